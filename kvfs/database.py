@@ -1,0 +1,134 @@
+"""A SQLite database file: the volume of its KV tables, with one connection that writes and many that read."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Final
+
+import apsw
+
+from kvfs import idempotency, sqlite
+from kvfs.errors import DatabaseError, InvalidParameters, from_os_error
+from kvfs.sqlite import ReadPool
+
+_OPEN_WAIT_S: Final = 5.0
+_SIDE_FILES: Final = ("-wal", "-shm", "-journal")
+
+
+class Database:
+    """An open database file. Implements `kvfs.store.Volume`."""
+
+    def __init__(self, path: str, *, create: bool = False) -> None:
+        self.path = path
+        deadline = time.monotonic() + _OPEN_WAIT_S
+        self._writing = sqlite.connect(path, create=create, deadline=deadline)
+        self._reading = ReadPool(path)
+        self._closed = False
+        self._close_lock = threading.Lock()
+        try:
+            with sqlite.errors():
+                self.readonly = self._writing.readonly("main")
+                if self._writing.pragma("encoding") != "UTF-8":
+                    raise InvalidParameters("The database's text encoding is not UTF-8")
+            self._identity = _identity(path)
+        except BaseException:
+            self.close()
+            raise
+
+    # --- reading ---------------------------------------------------------------------------------------
+
+    @property
+    def readers(self) -> ReadPool:
+        """Connections for reading."""
+        return self._reading
+
+    # --- writing: the writer's thread only -------------------------------------------------------------
+
+    @property
+    def connection(self) -> apsw.Connection:
+        """The connection that writes."""
+        return self._writing
+
+    def begin(self) -> None:
+        if self.readonly:
+            raise DatabaseError("The database is read-only")
+        with sqlite.errors("begin a transaction"):
+            self._writing.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        try:
+            self._writing.execute("COMMIT")
+        except apsw.IOError as exc:
+            # The commit record may have reached the disk before the sync of it failed.
+            raise DatabaseError(f"Cannot commit: {exc}", outcome="unknown") from exc
+        except apsw.Error as exc:
+            raise sqlite.translate(exc, "commit") from exc
+
+    def rollback(self) -> None:
+        if self._writing.in_transaction:
+            with sqlite.errors("roll back"):
+                self._writing.execute("ROLLBACK")
+
+    def recall(self, idempotency_key: str, now_s: int) -> tuple[bytes, bytes] | None:
+        with sqlite.errors():
+            if not self._writing.table_exists("main", "kvfs_idempotency"):
+                self._writing.execute(idempotency.SCHEMA)
+            return idempotency.recall(self._writing, idempotency_key, now_s)
+
+    def remember(self, idempotency_key: str, fingerprint: bytes, answer: bytes, expire_s: int) -> None:
+        with sqlite.errors():
+            idempotency.remember(self._writing, idempotency_key, fingerprint, answer, expire_s)
+
+    def forget(self, now_s: int) -> None:
+        with sqlite.errors():
+            if self._writing.table_exists("main", "kvfs_idempotency"):
+                idempotency.forget(self._writing, now_s)
+
+    def sync(self) -> None:
+        return None
+
+    def synced(self, mark: int) -> None:
+        return None
+
+    # --- being there -----------------------------------------------------------------------------------
+
+    def replaced(self) -> bool:
+        try:
+            return _identity(self.path) != self._identity
+        except OSError:
+            return True
+
+    def close(self) -> None:
+        with self._close_lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._reading.close()
+        # Last, so that SQLite checkpoints and removes the WAL.
+        self._writing.close()
+
+
+def side_files(path: str) -> list[str]:
+    """The files that SQLite may keep beside a database."""
+    return [path + suffix for suffix in _SIDE_FILES]
+
+
+def delete(path: str) -> int:
+    """Remove a database that nobody has open, and its side files; how many files that were."""
+    removed = 0
+    for name in (path, *side_files(path)):
+        try:
+            os.unlink(name)
+            removed += 1
+        except FileNotFoundError:
+            continue
+        except OSError as exc:
+            raise from_os_error(exc, f"delete {name}") from exc
+    return removed
+
+
+def _identity(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino

@@ -1,0 +1,454 @@
+"""A folder's files, reached through its own descriptors: one component at a time, no symlink ever followed.
+
+What is found at a key's path is its file, nothing, or something that is no key (`NoKey`): a symlink, a
+FIFO, a socket, a device. Such things are named, and neither opened nor changed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, NamedTuple
+
+from kvfs.directory.names import OWN_VALUE, path_of
+from kvfs.model import INLINE_MAX_BYTES, FileValue, Value
+
+Components = Sequence[str]
+
+_FOLDER: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE_MODE: Final = 0o666
+_FOLDER_MODE: Final = 0o777
+_READ_ATTEMPTS: Final = 10
+
+_RENAME_NOREPLACE: Final = 1
+_RENAME_EXCHANGE: Final = 2
+_UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+class NoKey(Exception):
+    """The path is taken by something that is no key, and stays as it is."""
+
+
+class Signature(NamedTuple):
+    """What tells that a file is as it was: any difference means that it may have changed."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Signature:
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+    def moved(self, other: Signature) -> bool:
+        """Whether this is that file, at another name: a rename changes the ctime alone."""
+        return self[:3] == other[:3]
+
+
+class Found(NamedTuple):
+    """A key's file: its signature, the folder it lies in (as a path from the root), and its value."""
+
+    signature: Signature
+    folder: str
+    value: Value | None = None
+
+
+class Tree:
+    """The files below one folder. Its descriptor stays open until `close`."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.root = os.open(path, _FOLDER)
+        status = os.fstat(self.root)
+        self.identity = (status.st_dev, status.st_ino)
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self.root >= 0:
+            os.close(self.root)
+            self.root = -1
+
+    # --- looking ---------------------------------------------------------------------------------------
+
+    def look(self, key: str) -> Found | None:
+        """The key's file, without its value; None where there is none. Raises `NoKey`."""
+        components = path_of(key)
+        with self._parent(components) as found:
+            if found is None:
+                return None
+            folder, name = found
+            status = _status(folder, name)
+            if status is not None and stat.S_ISDIR(status.st_mode):
+                with _opened(name, folder) as own:
+                    status = _status(own, OWN_VALUE)
+                components = (*components, OWN_VALUE)
+            if status is None:
+                return None
+            return Found(Signature.of(_regular(status, key)), "/".join(components[:-1]))
+
+    def read(self, key: str) -> Found | None:
+        """The key's file with its value as it was under that signature; None where there is none.
+
+        A large value is a `FileValue` on the live file, which others may change. Raises `NoKey`.
+        """
+        for _ in range(_READ_ATTEMPTS):
+            opened = self._open(key)
+            if opened is None:
+                return None
+            fd, folder = opened
+            try:
+                before = Signature.of(_regular(os.fstat(fd), key))
+                if before.size > INLINE_MAX_BYTES:
+                    fd, large = -1, FileValue(fd, before.size)
+                    return Found(before, folder, large)
+                value = os.read(fd, before.size + 1)
+                if len(value) == before.size and Signature.of(os.fstat(fd)) == before:
+                    return Found(before, folder, value)
+            finally:
+                if fd >= 0:
+                    os.close(fd)
+        raise OSError(errno.EAGAIN, "the file is changing all the time", key)
+
+    def folder_signature(self, components: Components) -> Signature | None:
+        """The signature of a folder, None where there is none: the same one, the same names in it."""
+        try:
+            with self.folder(components) as fd:
+                # A folder's size says nothing, and its ctime changes with mode and owner too.
+                return Signature.of(os.fstat(fd))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def names(self, components: Components) -> list[tuple[str, str]]:
+        """(name, kind) of what is in a folder; kind is "file", "folder" or "other"."""
+        with self.folder(components) as path_fd:
+            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=path_fd)
+        try:
+            with os.scandir(fd) as found:
+                return [(entry.name, _kind(entry)) for entry in found]
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def folder(self, components: Components) -> Iterator[int]:
+        """A descriptor of a folder. Raises FileNotFoundError or NotADirectoryError, also for symlinks."""
+        fd = self.root
+        try:
+            for name in components:
+                below = os.open(name, _FOLDER, dir_fd=fd)
+                fd = _swap(fd, below, self.root)
+            yield fd
+        finally:
+            _swap(fd, -1, self.root)
+
+    # --- changing --------------------------------------------------------------------------------------
+
+    def place(self, key: str, temporary: str, store: int) -> Signature | None:
+        """Move the file `temporary` of the folder `store` to the key's place, in one step.
+
+        What was there lies at `temporary` then: its signature, or None if there was nothing. Raises
+        `NoKey`, OSError.
+        """
+        components = path_of(key)
+        self.make_room(components, store)
+        with self.folder(components[:-1]) as folder:
+            name = components[-1]
+            status = _status(folder, name)
+            if status is not None and stat.S_ISDIR(status.st_mode):
+                with _opened(name, folder) as own:
+                    return _put(own, OWN_VALUE, temporary, store, key)
+            return _put(folder, name, temporary, store, key)
+
+    def displace(self, key: str, temporary: str, store: int) -> Signature | None:
+        """Move the key's file to `temporary` in `store`; its signature there, None if there was nothing."""
+        components = path_of(key)
+        with self._parent(components) as found:
+            if found is None:
+                return None
+            folder, name = found
+            status = _status(folder, name)
+            if status is not None and stat.S_ISDIR(status.st_mode):
+                with _opened(name, folder) as own:
+                    moved = _take(own, OWN_VALUE, temporary, store, key)
+                components = (*components, OWN_VALUE)
+            else:
+                moved = _take(folder, name, temporary, store, key)
+        self._prune(components[:-1])
+        return moved
+
+    def make_room(self, components: Components, store: int) -> None:
+        """Make the folders in which a key's file will lie; a file in their place moves into its folder.
+
+        Raises `NoKey` where something else is in their place, PermissionError where the file could not
+        be put there.
+        """
+        fd = self.root
+        try:
+            for name in components[:-1]:
+                try:
+                    below = os.open(name, _FOLDER, dir_fd=fd)
+                except FileNotFoundError:
+                    _make_folder(fd, name)
+                    below = os.open(name, _FOLDER, dir_fd=fd)
+                except NotADirectoryError:
+                    _become_folder(fd, name, store)
+                    below = os.open(name, _FOLDER, dir_fd=fd)
+                fd = _swap(fd, below, self.root)
+            if not os.access(".", os.W_OK | os.X_OK, dir_fd=fd):
+                raise PermissionError(errno.EACCES, "Permission denied", "/".join(components))
+        finally:
+            _swap(fd, -1, self.root)
+
+    # --- parts -----------------------------------------------------------------------------------------
+
+    def _open(self, key: str) -> tuple[int, str] | None:
+        """A descriptor of the key's file, and the folder it lies in."""
+        components = path_of(key)
+        with self._parent(components) as found:
+            if found is None:
+                return None
+            folder, name = found
+            try:
+                status = _status(folder, name)
+                if status is None:
+                    return None
+                if not stat.S_ISDIR(status.st_mode):
+                    _regular(status, key)
+                    return os.open(name, _READ, dir_fd=folder), "/".join(components[:-1])
+                with _opened(name, folder) as own:
+                    status = _status(own, OWN_VALUE)
+                    if status is None:
+                        return None
+                    _regular(status, key)
+                    return os.open(OWN_VALUE, _READ, dir_fd=own), "/".join(components)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    @contextmanager
+    def _parent(self, components: Components) -> Iterator[tuple[int, str] | None]:
+        """The folder in which a key's file lies, and its name there; None where there is no such folder."""
+        fd = self.root
+        try:
+            for name in components[:-1]:
+                try:
+                    below = os.open(name, _FOLDER, dir_fd=fd)
+                except FileNotFoundError:
+                    yield None
+                    return
+                except NotADirectoryError:
+                    status = _status(fd, name)
+                    if status is not None:
+                        _regular(status, name)
+                    yield None
+                    return
+                fd = _swap(fd, below, self.root)
+            yield fd, components[-1]
+        finally:
+            _swap(fd, -1, self.root)
+
+    def _prune(self, components: Components) -> None:
+        """Remove a folder and those above it, as far up as they are empty."""
+        while components:
+            try:
+                with self.folder(components[:-1]) as above:
+                    os.rmdir(components[-1], dir_fd=above)
+            except OSError:
+                return
+            components = components[:-1]
+
+
+def sync_file_system(folder: int) -> None:
+    """Make everything on the file system of this folder durable."""
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        if _libc.syncfs(fd) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(fd)
+
+
+def write_new(folder: int, name: str, value: Value) -> None:
+    """Make a file with this value."""
+    fd = os.open(name, _NEW, _FILE_MODE, dir_fd=folder)
+    try:
+        if isinstance(value, bytes):
+            view = memoryview(value)
+            while view:
+                view = view[os.write(fd, view) :]
+            return
+        copy(value, fd)
+    finally:
+        os.close(fd)
+
+
+def copy(value: FileValue, fd: int) -> None:
+    """Copy a large value into an open file; the kernel shares the blocks where the file system can."""
+    copied = 0
+    while copied < value.size:
+        done = os.copy_file_range(value.fd, fd, value.size - copied, copied, copied)
+        if not done:
+            raise OSError(errno.EIO, "a large value is shorter than it was")
+        copied += done
+
+
+def signature_of(folder: int, name: str) -> Signature:
+    """The signature of a file of our own."""
+    return Signature.of(os.stat(name, dir_fd=folder, follow_symlinks=False))
+
+
+def read_whole(folder: int, name: str) -> bytes | None:
+    """The content of a file of our own, None where there is none."""
+    try:
+        fd = os.open(name, _READ, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    with FileValue(fd, os.fstat(fd).st_size) as value:
+        return value.read()
+
+
+def _put(folder: int, name: str, temporary: str, store: int, key: str) -> Signature | None:
+    while True:
+        status = _status(folder, name)
+        try:
+            if status is None:
+                _rename(store, temporary, folder, name, _RENAME_NOREPLACE)
+                return None
+            _regular(status, key)
+            _rename(store, temporary, folder, name, _RENAME_EXCHANGE)
+        except (FileExistsError, FileNotFoundError):
+            continue  # somebody made or removed it in between
+        displaced = _status(store, temporary)
+        return None if displaced is None else Signature.of(displaced)
+
+
+def _take(folder: int, name: str, temporary: str, store: int, key: str) -> Signature | None:
+    status = _status(folder, name)
+    if status is None:
+        return None
+    _regular(status, key)
+    try:
+        _rename(folder, name, store, temporary, _RENAME_NOREPLACE)
+    except FileNotFoundError:
+        return None
+    moved = _status(store, temporary)
+    return None if moved is None else Signature.of(moved)
+
+
+def _rename(from_folder: int, from_name: str, to_folder: int, to_name: str, flags: int) -> None:
+    """renameat2(2). Where the file system lacks it, the nearest that rename(2) and link(2) can do."""
+    source, target = os.fsencode(from_name), os.fsencode(to_name)
+    if _libc.renameat2(from_folder, source, to_folder, target, flags) == 0:
+        return
+    number = ctypes.get_errno()
+    if number not in _UNSUPPORTED:
+        raise OSError(number, os.strerror(number), to_name)
+    if flags == _RENAME_NOREPLACE:
+        os.link(from_name, to_name, src_dir_fd=from_folder, dst_dir_fd=to_folder, follow_symlinks=False)
+        os.unlink(from_name, dir_fd=from_folder)
+        return
+    # Keep a name for what is displaced, then replace it in one step.
+    kept = from_name + ".displaced"
+    os.link(to_name, kept, src_dir_fd=to_folder, dst_dir_fd=from_folder, follow_symlinks=False)
+    os.rename(from_name, to_name, src_dir_fd=from_folder, dst_dir_fd=to_folder)
+    os.rename(kept, from_name, src_dir_fd=from_folder, dst_dir_fd=from_folder)
+
+
+def _become_folder(parent: int, name: str, store: int) -> None:
+    """Turn a key's file into a folder with that file as its own value, in one step for any reader.
+
+    The file is linked, not copied: a program that has it open goes on writing to the key's value.
+    """
+    status = _status(parent, name)
+    if status is None:
+        return
+    if not stat.S_ISDIR(status.st_mode):
+        _regular(status, name)
+        staging = f"folder-{status.st_ino}"
+        _make_folder(store, staging)
+        try:
+            with _opened(staging, store) as staged:
+                os.link(name, OWN_VALUE, src_dir_fd=parent, dst_dir_fd=staged, follow_symlinks=False)
+            _rename(store, staging, parent, name, _RENAME_EXCHANGE)
+        except BaseException:
+            remove(store, staging)
+            raise
+        os.unlink(staging, dir_fd=store)
+
+
+def remove(folder: int, name: str) -> None:
+    """Remove a file, or a folder of files."""
+    try:
+        os.unlink(name, dir_fd=folder)
+    except IsADirectoryError:
+        with _opened(name, folder) as inside:
+            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=inside)
+            try:
+                for below in os.listdir(fd):
+                    remove(fd, below)
+            finally:
+                os.close(fd)
+        os.rmdir(name, dir_fd=folder)
+    except FileNotFoundError:
+        pass
+
+
+def _make_folder(parent: int, name: str) -> None:
+    try:
+        os.mkdir(name, _FOLDER_MODE, dir_fd=parent)
+    except FileExistsError:
+        pass
+
+
+def _status(folder: int, name: str) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _regular(status: os.stat_result, name: str) -> os.stat_result:
+    if stat.S_ISREG(status.st_mode):
+        return status
+    kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something that is no file")
+    raise NoKey(f"{name!r} is taken by {kind}, which is no key")
+
+
+_KINDS: Final = {
+    stat.S_IFLNK: "a symlink",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    if entry.is_file(follow_symlinks=False):
+        return "file"
+    return "folder" if entry.is_dir(follow_symlinks=False) else "other"
+
+
+@contextmanager
+def _opened(name: str, folder: int) -> Iterator[int]:
+    fd = os.open(name, _FOLDER, dir_fd=folder)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _swap(fd: int, other: int, root: int) -> int:
+    """Close a descriptor on the way down a path, unless it is the root's; the next one."""
+    if fd != root:
+        os.close(fd)
+    return other

@@ -1,0 +1,301 @@
+"""The index of a folder store: which keys there are, and what their files looked like. It is disposable:
+`synchronous=OFF`, and made anew from the files and the op-log whenever it is missing, of another version,
+damaged, or from before a power cut.
+
+    files    key, folder, the file's signature, sha256, and the metadata of its entry;
+             inode NULL: the file must be looked at before the row is believed
+    folders  path, and the signature under which its names were last read
+    meta     version, log_id, boot_id; applied_seq: ops up to there are in the files
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, cast
+
+import apsw
+
+from kvfs import sqlite
+from kvfs.directory.files import Signature
+from kvfs.directory.names import MAPPING_VERSION
+from kvfs.errors import KvfsError
+from kvfs.model import Entry
+from kvfs.sqlite import ReadPool, SqlValue, fetch
+
+VERSION: Final = f"1.{MAPPING_VERSION}"
+
+_SCHEMA: Final = """
+CREATE TABLE files (
+    key TEXT PRIMARY KEY,
+    folder TEXT NOT NULL,
+    inode INTEGER, size INTEGER NOT NULL, mtime_ns INTEGER, ctime_ns INTEGER,
+    sha256 BLOB NOT NULL,
+    content_type TEXT NOT NULL,
+    created_s INTEGER NOT NULL,
+    updated_s INTEGER NOT NULL,
+    expire_ns INTEGER,
+    op_number INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX files_folder ON files (folder);
+CREATE INDEX files_expiry ON files (expire_ns) WHERE expire_ns IS NOT NULL;
+CREATE TABLE folders (
+    path TEXT PRIMARY KEY,
+    inode INTEGER NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+"""
+
+_ROW: Final = (
+    "key, inode, size, mtime_ns, ctime_ns, sha256, content_type, created_s, updated_s, expire_ns, op_number"
+)
+_LIVE: Final = "(expire_ns IS NULL OR expire_ns > :now)"
+_OPEN_WAIT_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the index knows of a key: its entry without the value, and its file's signature.
+
+    `signature` None: the file must be looked at before this is believed.
+    """
+
+    entry: Entry
+    signature: Signature | None
+
+
+class Index:
+    """An open index. The writer's thread changes it; any thread reads it through `readers`."""
+
+    def __init__(self, path: str, *, log_id: str) -> None:
+        self._path = path
+        self._log_id = log_id
+        self.fresh = False
+        self._writing = self._open()
+        self.readers = ReadPool(path)
+        self.applied_seq = cast(int, self._meta("applied_seq"))
+
+    def close(self) -> None:
+        """Idempotent."""
+        self.readers.close()
+        self._writing.close()
+
+    # --- reading: any thread ---------------------------------------------------------------------------
+
+    def get(self, key: str) -> Row | None:
+        """What is known of a key."""
+        pool = self.readers
+        connection = pool.take()
+        try:
+            rows = fetch(connection, f"SELECT {_ROW} FROM files WHERE key = ?", (key,))
+            return _row(rows[0]) if rows else None
+        except apsw.Error as exc:
+            raise sqlite.translate(exc, "read the index") from exc
+        finally:
+            pool.give_back(connection)
+
+    def folders(self, path: str) -> list[tuple[str, Signature]]:
+        """The known folders from `path` on down, with their signatures."""
+        with self.readers.borrow() as connection:
+            if not path:
+                rows = fetch(connection, "SELECT * FROM folders")
+            else:
+                rows = fetch(
+                    connection,
+                    "SELECT * FROM folders WHERE path = ?1 OR (path > ?1 || '/' AND path < ?1 || '0')",
+                    (path,),
+                )
+        return [(row[0], Signature(*row[1:])) for row in rows]
+
+    def knows_folder(self, path: str) -> bool:
+        """Whether a folder's names were read before."""
+        with self.readers.borrow() as connection:
+            return bool(fetch(connection, "SELECT 1 FROM folders WHERE path = ?", (path,)))
+
+    def keys_in(self, folder: str) -> dict[str, Signature | None]:
+        """The keys whose files lie in this very folder."""
+        with self.readers.borrow() as connection:
+            rows = fetch(
+                connection,
+                "SELECT key, inode, size, mtime_ns, ctime_ns FROM files WHERE folder = ?",
+                (folder,),
+            )
+        return {row[0]: None if row[1] is None else Signature(*row[1:]) for row in rows}
+
+    def keys_below(self, folder: str) -> list[str]:
+        """The keys whose files lie anywhere below this folder."""
+        with self.readers.borrow() as connection:
+            rows = fetch(
+                connection,
+                "SELECT key FROM files WHERE ?1 = '' OR folder = ?1 OR (folder > ?1 || '/' AND folder < ?1 || '0')",
+                (folder,),
+            )
+        return [row[0] for row in rows]
+
+    def next_expiry(self) -> int | None:
+        """When the next TTL runs out."""
+        with self.readers.borrow() as connection:
+            rows = fetch(connection, "SELECT min(expire_ns) FROM files WHERE expire_ns IS NOT NULL")
+        return cast("int | None", rows[0][0])
+
+    def due(self, now_ns: int, limit: int) -> list[str]:
+        """Keys whose TTL has run out."""
+        with self.readers.borrow() as connection:
+            rows = fetch(
+                connection,
+                "SELECT key FROM files WHERE expire_ns <= ? ORDER BY expire_ns LIMIT ?",
+                (now_ns, limit),
+            )
+        return [row[0] for row in rows]
+
+    # --- writing: the writer's thread ------------------------------------------------------------------
+
+    def begin(self) -> None:
+        with sqlite.errors("write the index"):
+            sqlite.retry_busy(
+                lambda: self._writing.execute("BEGIN IMMEDIATE"), time.monotonic() + _OPEN_WAIT_S
+            )
+            # Another process may have applied ops meanwhile.
+            self.applied_seq = cast(int, self._meta("applied_seq"))
+
+    def commit(self, applied_seq: int) -> None:
+        """End what `begin` began; the ops up to `applied_seq` are in the files now."""
+        with sqlite.errors("write the index"):
+            self._writing.execute("UPDATE meta SET value = ? WHERE name = 'applied_seq'", (applied_seq,))
+            self._writing.execute("COMMIT")
+            self.applied_seq = applied_seq
+
+    def rollback(self) -> None:
+        if self._writing.in_transaction:
+            self._writing.execute("ROLLBACK")
+
+    def own(self, key: str) -> Row | None:
+        """What is known of a key, in the writer's own transaction."""
+        with sqlite.errors("read the index"):
+            rows = fetch(self._writing, f"SELECT {_ROW} FROM files WHERE key = ?", (key,))
+        return _row(rows[0]) if rows else None
+
+    def put(self, entry: Entry, folder: str, signature: Signature | None) -> None:
+        """Know a key."""
+        inode, _, mtime_ns, ctime_ns = signature or (None, None, None, None)
+        with sqlite.errors("write the index"):
+            self._writing.execute(
+                "INSERT OR REPLACE INTO files VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+                (
+                    entry.key, folder, inode, entry.size, mtime_ns, ctime_ns, entry.sha256,
+                    entry.content_type, entry.created_s, entry.updated_s, entry.expire_ns, entry.op_number,
+                ),
+            )  # fmt: skip
+
+    def drop(self, key: str) -> None:
+        """Know nothing of a key any more."""
+        with sqlite.errors("write the index"):
+            self._writing.execute("DELETE FROM files WHERE key = ?", (key,))
+
+    def put_folder(self, path: str, signature: Signature | None) -> None:
+        """Know under which signature a folder's names were read; None: not any more."""
+        with sqlite.errors("write the index"):
+            if signature is None:
+                self._writing.execute("DELETE FROM folders WHERE path = ?", (path,))
+            else:
+                self._writing.execute("INSERT OR REPLACE INTO folders VALUES (?,?,?,?,?)", (path, *signature))
+
+    # --- parts -----------------------------------------------------------------------------------------
+
+    def _open(self) -> apsw.Connection:
+        """Open what is there if it can be believed, else begin anew."""
+        if os.path.exists(self._path):
+            with suppress(KvfsError, apsw.Error):
+                connection = self._connect()
+                known = dict(fetch(connection, "SELECT name, value FROM meta"))
+                if (known["version"], known["log_id"], known["boot_id"]) == self._marks():
+                    return connection
+                connection.close()
+            for suffix in ("", "-wal", "-shm"):
+                with suppress(FileNotFoundError):
+                    os.unlink(self._path + suffix)
+        self.fresh = True
+        connection = self._connect()
+        version, log_id, boot_id = self._marks()
+        with sqlite.errors("make the index"), connection:
+            connection.execute(_SCHEMA)
+            connection.executemany(
+                "INSERT INTO meta VALUES (?, ?)",
+                [("version", version), ("log_id", log_id), ("boot_id", boot_id), ("applied_seq", 0)],
+            )
+        return connection
+
+    def _connect(self) -> apsw.Connection:
+        return sqlite.connect(
+            self._path, create=True, synchronous="OFF", deadline=time.monotonic() + _OPEN_WAIT_S
+        )
+
+    def _marks(self) -> tuple[str, str, str]:
+        return VERSION, self._log_id, boot_id()
+
+    def _meta(self, name: str) -> SqlValue:
+        rows = fetch(self._writing, "SELECT value FROM meta WHERE name = ?", (name,))
+        return cast(SqlValue, rows[0][0])
+
+
+def boot_id() -> str:
+    """The running kernel's identity: another one means that the page cache was lost in between."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+class IndexReader:
+    """Pages of entries from the index alone, in one read transaction."""
+
+    def __init__(self, connection: apsw.Connection, now_ns: int) -> None:
+        self._connection = connection
+        self._now_ns = now_ns
+
+    def page(self, start: str, end: str | None, *, limit: int, offset: int, after: bool) -> list[Row]:
+        sql, parameters = self._where(start, end, after=after)
+        rows = self._connection.execute(
+            f"SELECT {_ROW} FROM files WHERE {sql} ORDER BY key LIMIT :limit OFFSET :offset",
+            {**parameters, "limit": limit, "offset": offset},
+        )
+        return list(self._rows(rows))
+
+    def count(self, start: str, end: str | None) -> int:
+        sql, parameters = self._where(start, end, after=False)
+        found = fetch(self._connection, f"SELECT count(*) FROM files WHERE {sql}", parameters)
+        return cast(int, found[0][0])
+
+    def _where(self, start: str, end: str | None, *, after: bool) -> tuple[str, dict[str, SqlValue]]:
+        sql = f"key {'>' if after else '>='} :start AND {_LIVE}"
+        parameters: dict[str, SqlValue] = {"start": start, "now": self._now_ns}
+        if end is not None:
+            sql += " AND key < :end"
+            parameters["end"] = end
+        return sql, parameters
+
+    def _rows(self, cursor: apsw.Cursor) -> Iterator[Row]:
+        for row in cursor.fetchall():
+            yield _row(row)
+
+
+def _row(row: tuple[SqlValue, ...]) -> Row:
+    key, inode, size, mtime_ns, ctime_ns, digest, content_type, created_s, updated_s, expire_ns, number = row
+    signature = None
+    if inode is not None:
+        signature = Signature(cast(int, inode), cast(int, size), cast(int, mtime_ns), cast(int, ctime_ns))
+    return Row(
+        Entry(
+            cast(str, key),
+            None,
+            cast(int, size),
+            cast(str, content_type),
+            cast(int, created_s),
+            cast(int, updated_s),
+            cast("int | None", expire_ns),
+            cast(int, number),
+            cast(bytes, digest),
+        ),
+        signature,
+    )

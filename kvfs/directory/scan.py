@@ -1,0 +1,80 @@
+"""Finds the keys that appeared or vanished behind the server's back, from the folders' own signatures.
+
+A folder whose signature is what it was when its names were last read has the same names. So only folders
+that changed are read, and a look at an unchanged tree costs one lstat a folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from kvfs.directory.files import NoKey, Signature, Tree
+from kvfs.directory.index import Index
+from kvfs.directory.names import deepest_folder, is_ignored, key_of
+
+Mark = Callable[[str, Signature | None], None]
+"""Called when all that a folder holds was gone through: its path, and its signature from before that."""
+
+
+def changed_folders(tree: Tree, index: Index, prefix: str) -> list[str]:
+    """The known folders under a key prefix that changed, or the deepest one if it is not known."""
+    base = "/".join(deepest_folder(prefix))
+    known = index.folders(base)
+    changed = [path for path, signature in known if _signature(tree, path) != signature]
+    if not any(path == base for path, _ in known):
+        changed.append(base)
+    return changed
+
+
+def scan(tree: Tree, index: Index, folders: list[str], mark: Mark, *, everything: bool) -> Iterator[str]:
+    """The keys in these folders, and new folders below them, that appeared or vanished.
+
+    With `everything`, `folders` are gone through with all that is below them, whether they changed or
+    not, and keys come too whose files are not what the index knows.
+    """
+    waiting = list(folders)
+    seen: set[str] = set()
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        signature = _signature(tree, path)
+        if signature is None:
+            yield from index.keys_below(path)
+            for below, _ in index.folders(path):
+                mark(below, None)
+            continue
+        known = index.keys_in(path)
+        for name, kind in tree.names(_components(path)):
+            if is_ignored(name):
+                continue
+            below = f"{path}/{name}" if path else name
+            if kind == "folder":
+                if everything or not index.knows_folder(below):
+                    waiting.append(below)
+                continue
+            key = key_of(_components(below)) if kind == "file" else None
+            if key is None:
+                continue
+            recorded = known.pop(key, None)
+            if recorded is None or (everything and _file_signature(tree, key) != recorded):
+                yield key
+        yield from known
+        mark(path, signature)
+
+
+def _signature(tree: Tree, path: str) -> Signature | None:
+    return tree.folder_signature(_components(path))
+
+
+def _file_signature(tree: Tree, key: str) -> Signature | None:
+    try:
+        found = tree.look(key)
+    except NoKey:
+        return None
+    return None if found is None else found.signature
+
+
+def _components(path: str) -> list[str]:
+    return path.split("/") if path else []

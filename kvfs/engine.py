@@ -1,0 +1,396 @@
+"""Opens and closes stores: a registry of the open volumes, each with its one writer, and a reaper.
+
+A volume stays open while somebody holds a lease on one of its stores, and a while longer; when too many
+are open, the one that was idle longest is closed. A file that was replaced or deleted at its path is
+noticed at the next lease.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Final
+
+from kvfs import database
+from kvfs.config import Config
+from kvfs.database import Database
+from kvfs.directory.store import DirectoryStore
+from kvfs.errors import KvfsError, Overloaded, from_os_error
+from kvfs.handle import Handle
+from kvfs.model import NS, Clock
+from kvfs.paths import TABLE_DEFAULT, Kind, Location, Paths
+from kvfs.store import Store, Volume
+from kvfs.table import TableStore
+from kvfs.writer import Writer
+
+_LOG = logging.getLogger("kvfs.engine")
+
+_TICK_S: Final = 1.0
+_CHECKPOINT_EVERY_TICKS: Final = 5
+_FORGET_EVERY_TICKS: Final = 600
+_LEASE_WAIT_S: Final = 10.0
+_CACHED_NAMES: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What opening a location gives: the volume, and its stores by their tables' names."""
+
+    volume: Volume
+    store: Callable[[str], Store]
+
+
+Opener = Callable[[Location, Clock, bool], Opened]
+"""Opens a location; the last argument says whether to make it where it is missing."""
+
+
+def _open_database(location: Location, clock: Clock, create: bool) -> Opened:
+    file = Database(location.path, create=create)
+    return Opened(file, lambda table: TableStore(file, table))
+
+
+def _open_directory(location: Location, clock: Clock, create: bool) -> Opened:
+    if create:
+        _make_folder(location.path)
+    folder = DirectoryStore(location.path, location.table)
+    return Opened(folder, lambda table: folder)
+
+
+OPENERS: Final[Mapping[Kind, Opener]] = {Kind.TABLE: _open_database, Kind.DIRECTORY: _open_directory}
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """An open volume. `users` and `used` are guarded by the engine's lock, `handles` by the path's."""
+
+    key: str
+    volume: Volume
+    store: Callable[[str], Store]
+    writer: Writer
+    handles: dict[str, Handle] = field(default_factory=dict)
+    users: int = 0
+    used: float = 0.0
+    expiring: Future[Any] | None = None
+
+    def sync(self) -> None:
+        """Make durable what commits left to be written later."""
+        mark = self.volume.sync()
+        if mark is not None:
+            self.writer.submit(lambda batch: batch.synced(mark)).result()
+
+    def close(self) -> None:
+        try:
+            self.sync()
+        except KvfsError as exc:
+            # Whatever the last checkpoint misses is in the op-log.
+            _LOG.warning("cannot checkpoint %s: %s", self.key, exc.message)
+        self.writer.close()
+        self.volume.close()
+
+
+class Lease:
+    """A store that stays open until `release`; works as a context manager that yields the handle."""
+
+    __slots__ = ("_engine", "_open", "handle")
+
+    def __init__(self, engine: Engine, opened: _Open, handle: Handle) -> None:
+        self._engine = engine
+        self._open: _Open | None = opened
+        self.handle = handle
+
+    def release(self) -> None:
+        """Let the store be closed; idempotent."""
+        opened, self._open = self._open, None
+        if opened is not None:
+            self._engine._release(opened)
+
+    def __enter__(self) -> Handle:
+        return self.handle
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class Engine:
+    """All open stores of a process. Any thread may use it; `close` is idempotent."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        *,
+        config: Config | None = None,
+        clock: Clock = time.time_ns,
+        openers: Mapping[Kind, Opener] = OPENERS,
+    ) -> None:
+        self.paths = paths
+        self._openers = openers
+        self.config = config or Config()
+        self.clock = clock
+        # Guards `_volumes`, `_names`, `_closed` and the counters in `_Open`; held for moments only.
+        self._lock = threading.Lock()
+        self._released = threading.Condition(self._lock)
+        self._volumes: dict[str, _Open] = {}
+        self._names: dict[tuple[str, str | None], tuple[_Open, Handle]] = {}
+        # One lock a path: opening, closing and deleting a volume never overlap. Taken before `_lock`.
+        self._path_locks: dict[str, threading.Lock] = {}
+        self._closed = False
+        self._stop = threading.Event()
+        self._reaper = threading.Thread(target=self._reap, name="kvfs-reaper", daemon=True)
+        self._reaper.start()
+
+    # --- leases ------------------------------------------------------------------------------------------
+
+    def lease_now(self, db: str, table: str | None) -> Lease | None:
+        """A lease on a store that is open already; None where `lease` must be called, which may take long."""
+        with self._lock:
+            known = self._names.get((db, table))
+            if known is None:
+                return None
+            opened, handle = known
+            opened.users += 1
+            opened.used = time.monotonic()
+        if opened.volume.replaced():
+            self._release(opened)
+            return None
+        return Lease(self, opened, handle)
+
+    def lease(self, db: str, table: str | None = None, *, create: bool = False) -> Lease:
+        """Open a store, or find it open. `db` is what `Paths` takes; `create` makes a missing database.
+
+        Raises what `Paths.store` raises, `InvalidSqliteHeader`, and `Overloaded` where too many volumes
+        are in use.
+        """
+        location = self.paths.store(db, table=table, create=create)
+        key = _volume_key(location)
+        with self._path_lock(key):
+            opened = self._find(key) or self._open(key, location, create=create)
+            name = location.table.lower() if location.kind is Kind.TABLE else location.table
+            handle = opened.handles.get(name)
+            if handle is None:
+                store = opened.store(location.table)
+                handle = Handle(store, opened.writer, config=self.config, clock=self.clock)
+                # What was done to it while nobody had it open.
+                handle.settle_all()
+                opened.handles[name] = handle
+            with self._lock:
+                opened.users += 1
+                opened.used = time.monotonic()
+                # A symlink may come to mean something else; only true paths are remembered.
+                if location.literal:
+                    if len(self._names) >= _CACHED_NAMES:
+                        self._names.clear()
+                    self._names[db, table] = (opened, handle)
+        return Lease(self, opened, handle)
+
+    # --- databases as a whole ----------------------------------------------------------------------------
+
+    def create_database(self, path: str, *, kv_table: str | None = None) -> bool:
+        """Make a database file (for a path ending in `/`: a folder of stores), with a KV table if asked.
+
+        True if it was made, False if it was there; then it is left untouched but for a missing KV table.
+        """
+        if path.endswith("/"):
+            folder = self.paths.folder(path)
+            existed = os.path.isdir(folder)
+            _make_folder(os.path.join(folder, kv_table) if kv_table else folder)
+            return not existed
+        file = self.paths.file(path, create=True)
+        existed = os.path.exists(file)
+        with self.lease(path, kv_table, create=True) as handle:
+            if kv_table is not None:
+                handle.come_into_being()
+        return not existed
+
+    def delete_database(self, db: str) -> tuple[str, int]:
+        """Delete a database file and its side files, after everything on it has ended.
+
+        (its path, how many files were removed). Raises `PathIsDirectory` for a folder, `Overloaded` where
+        what is under way does not end in time.
+        """
+        path = self.paths.file(db)
+        with self._path_lock(path):
+            opened = self._find(path)
+            if opened is None:
+                # What is no database is not ours to delete; SQLite is the one to tell.
+                Database(path).close()
+            else:
+                self._retire(opened, wait_s=_LEASE_WAIT_S)
+            return path, database.delete(path)
+
+    # --- closing -----------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Write what is waiting, checkpoint, and close everything."""
+        with self._lock:
+            self._closed = True
+        self._stop.set()
+        self._reaper.join()
+        with self._lock:
+            volumes = list(self._volumes.values())
+            self._volumes.clear()
+            self._names.clear()
+        for opened in volumes:
+            opened.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- parts -------------------------------------------------------------------------------------------
+
+    def _path_lock(self, key: str) -> threading.Lock:
+        with self._lock:
+            return self._path_locks.setdefault(key, threading.Lock())
+
+    def _find(self, key: str) -> _Open | None:
+        """The open volume, if it is still what lies at its path. The path's lock is held."""
+        with self._lock:
+            opened = self._volumes.get(key)
+        if opened is None or not opened.volume.replaced():
+            return opened
+        self._retire(opened, wait_s=_LEASE_WAIT_S)
+        return None
+
+    def _open(self, key: str, location: Location, *, create: bool) -> _Open:
+        """Open a volume. The path's lock is held."""
+        self._make_room()
+        got = self._openers[location.kind](location, self.clock, create)
+        writer = Writer(
+            got.volume,
+            clock=self.clock,
+            max_value_bytes=self.config.max_value_bytes,
+            max_queue=self.config.max_queue,
+        )
+        opened = _Open(key, got.volume, got.store, writer, used=time.monotonic())
+        with self._lock:
+            if not self._closed:
+                self._volumes[key] = opened
+                return opened
+        opened.close()
+        raise Overloaded("The server is stopping", retry_after_s=1)
+
+    def _make_room(self) -> None:
+        """Close the volume that was idle longest, if as many are open as may be."""
+        with self._lock:
+            if len(self._volumes) < self.config.max_open:
+                return
+            idle = [opened for opened in self._volumes.values() if not opened.users]
+            if not idle:
+                raise Overloaded("Too many databases are in use", retry_after_s=1)
+            opened = min(idle, key=lambda each: each.used)
+            self._forget(opened)
+        opened.close()
+
+    def _forget(self, opened: _Open) -> None:
+        """Take a volume out of the registry. The engine's lock is held."""
+        if self._volumes.get(opened.key) is opened:
+            del self._volumes[opened.key]
+        self._names = {name: known for name, known in self._names.items() if known[0] is not opened}
+
+    def _retire(self, opened: _Open, *, wait_s: float) -> None:
+        """Close a volume as soon as nobody uses it. Raises `Overloaded` where that takes too long."""
+        with self._released:
+            self._forget(opened)
+            if not self._released.wait_for(lambda: not opened.users, wait_s):
+                self._volumes[opened.key] = opened
+                raise Overloaded("The database is in use", retry_after_s=1)
+        opened.close()
+
+    def _release(self, opened: _Open) -> None:
+        with self._released:
+            opened.users -= 1
+            opened.used = time.monotonic()
+            if not opened.users:
+                self._released.notify_all()
+
+    # --- the reaper's thread -----------------------------------------------------------------------------
+
+    def _reap(self) -> None:
+        """Log expiries in time, forget old answers, and close what nobody uses."""
+        ticks = 0
+        while not self._stop.wait(_TICK_S):
+            ticks += 1
+            with self._lock:
+                volumes = list(self._volumes.values())
+            for opened in volumes:
+                try:
+                    self._tend(
+                        opened,
+                        checkpoint=ticks % _CHECKPOINT_EVERY_TICKS == 0,
+                        forget=ticks % _FORGET_EVERY_TICKS == 0,
+                    )
+                except KvfsError as exc:
+                    _LOG.warning("cannot tend %s: %s", opened.key, exc.message)
+                except Exception:
+                    _LOG.exception("cannot tend %s", opened.key)
+
+    def _tend(self, opened: _Open, *, checkpoint: bool, forget: bool) -> None:
+        with self._lock:
+            if self._volumes.get(opened.key) is not opened:
+                return
+            opened.users += 1
+        try:
+            if opened.expiring is None or opened.expiring.done():
+                for handle in list(opened.handles.values()):
+                    opened.expiring = handle.reap() or opened.expiring
+            if checkpoint:
+                opened.sync()
+            if forget:
+                now_s = self.clock() // NS
+                opened.writer.submit(lambda batch: batch.forget(now_s))
+            pending = any(handle.next_expiry() is not None for handle in list(opened.handles.values()))
+        finally:
+            with self._released:
+                opened.users -= 1
+                if not opened.users:
+                    self._released.notify_all()
+        idle_s = time.monotonic() - opened.used
+        if idle_s > self.config.idle_close_s and not pending and not opened.writer.busy:
+            with self._path_lock(opened.key):
+                with self._lock:
+                    if opened.users or self._volumes.get(opened.key) is not opened:
+                        return
+                    self._forget(opened)
+                opened.close()
+
+
+def open_store(
+    path: str, table: str = TABLE_DEFAULT, *, create: bool = True, config: Config | None = None
+) -> Handle:
+    """Open one store without a server: a table of a database file, or a folder of a directory.
+
+    `path` is a database file, or an existing directory (or a path that ends in `/`), of which `table` is
+    then the folder. With `create`, what is missing is made. Close the handle, or use it with `with`. Two
+    programs may have the same store open. Raises what `Engine.lease` raises.
+    """
+    absolute = os.path.abspath(path) + ("/" if path.endswith("/") else "")
+    engine = Engine(Paths("/", any_absolute=True), config=config)
+    try:
+        lease = engine.lease(absolute, table, create=create)
+    except BaseException:
+        engine.close()
+        raise
+    return lease.handle.owning(engine.close)
+
+
+def _volume_key(location: Location) -> str:
+    return location.path if location.kind is Kind.TABLE else location.folder + "/"
+
+
+def _make_folder(path: str) -> None:
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as exc:
+        raise from_os_error(exc, f"make {path}") from exc

@@ -1,0 +1,349 @@
+"""One open store, as programs use it: reads, writes, lists. Any thread may use a handle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from types import TracebackType
+from typing import Final, TypeVar
+
+from kvfs import content_types, listing, timetravel
+from kvfs.config import Config
+from kvfs.errors import DeadlineExceeded, InvalidParameters, NotFound, Overloaded, PathConflict
+from kvfs.idempotency import fingerprint
+from kvfs.keys import check_key
+from kvfs.model import (
+    INLINE_MAX_BYTES,
+    BatchDelete,
+    BatchSet,
+    Clock,
+    Conditions,
+    Delete,
+    Entry,
+    FileValue,
+    Incr,
+    KeyWrite,
+    OpType,
+    Outcome,
+    Pop,
+    Push,
+    Remove,
+    Set,
+    SetTtl,
+    Value,
+    Write,
+    WriteResult,
+    value_bytes,
+)
+from kvfs.store import Store, Unsettled
+from kvfs.writer import Batch, Writer
+
+T = TypeVar("T")
+
+_REAP_CHUNK: Final = 500
+_LIST_ATTEMPTS: Final = 20
+
+
+class Handle:
+    """An open store.
+
+    Blocking calls take `deadline`, in monotonic seconds; None waits as long as it takes. What they raise
+    is a `KvfsError`; `DeadlineExceeded` always means that nothing was committed.
+    """
+
+    def __init__(self, store: Store, writer: Writer, *, config: Config, clock: Clock) -> None:
+        self._store = store
+        self._writer = writer
+        self._config = config
+        self._clock = clock
+        self._on_close: Callable[[], None] | None = None
+
+    @property
+    def directory(self) -> bool:
+        """Whether the keys are files in a folder."""
+        return self._store.directory
+
+    def owning(self, on_close: Callable[[], None]) -> Handle:
+        """This handle, which from now on owns what `on_close` closes."""
+        self._on_close = on_close
+        return self
+
+    def close(self) -> None:
+        """Close a store that `kvfs.open` opened; idempotent."""
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            on_close()
+
+    def __enter__(self) -> Handle:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- reading ----------------------------------------------------------------------------------------
+
+    def get_now(self, key: str) -> Entry | None:
+        """The key's entry, if it can be had without waiting; None where `get` must be called.
+
+        Made for an event loop's own thread. Raises as `get`.
+        """
+        try:
+            entry = self._store.get(key, self._clock())
+        except Unsettled:
+            return None
+        return None if entry.value is None else entry
+
+    def get(self, key: str, *, deadline: float | None = None) -> Entry:
+        """The key's entry with its value; a `FileValue` is the caller's to close.
+
+        Raises `KeyNotFound`, `KeyExpired`, `PathConflict`, `InvalidParameters` (no key).
+        """
+        check_key(key)
+        try:
+            return self._store.fetch(key, self._clock())
+        except Unsettled:
+            return self._wait(
+                self._writer.submit(lambda batch: self._look(batch, key), deadline=deadline), deadline
+            )
+
+    def get_many(self, keys: Iterable[str], *, deadline: float | None = None) -> dict[str, Entry | None]:
+        """An entry for each key, None where there is none; values in memory."""
+        found: dict[str, Entry | None] = {}
+        for key in keys:
+            try:
+                entry = self.get(key, deadline=deadline)
+            except (NotFound, PathConflict):
+                found[key] = None
+                continue
+            if isinstance(entry.value, FileValue):
+                with entry.value:
+                    entry = replace(entry, value=value_bytes(entry.value))
+            found[key] = entry
+        return found
+
+    def list(self, query: listing.Query, *, deadline: float | None = None) -> listing.Page:
+        """One page of keys, in byte order."""
+        for _ in range(_LIST_ATTEMPTS):
+            self._settle(self._store.scan(query.prefix), deadline)
+            try:
+                with self._store.reading(self._clock(), deadline) as reader:
+                    page = listing.page(reader, query)
+            except Unsettled as exc:
+                stale = list(exc.keys)
+            else:
+                stale = self._store.unsettled_among([entry.key for entry in page.entries])
+                if not stale:
+                    return page
+            self._settle(iter(stale), deadline)
+        raise Overloaded("The folder is changing too fast to be listed", retry_after_s=1)
+
+    def settle_all(self, *, deadline: float | None = None) -> None:
+        """Look at every key, so that everything that was done behind the server's back is in the log."""
+        self._settle(self._store.scan("", everything=True), deadline)
+
+    def get_at(self, key: str, ts_ns: int, *, deadline: float | None = None) -> Entry:
+        """The key's entry as it was at an instant (Unix nanoseconds), ops of that very instant included.
+
+        Raises `KeyNotFound` or `KeyExpired` where there was none, `TimeTravelGap` where it is not known.
+        """
+        check_key(key)
+        self._settle(iter(self._store.unsettled_among([key])), deadline)
+        with self._store.reading(self._clock(), deadline) as reader:
+            return timetravel.entry_at(reader, key, ts_ns)
+
+    def list_at(
+        self,
+        ts_ns: int,
+        *,
+        prefix: str = "",
+        after: str | None = None,
+        limit: int = listing.LIMIT_DEFAULT,
+        deadline: float | None = None,
+    ) -> timetravel.PastKeys:
+        """The keys under a prefix that there were at an instant, in byte order, from beyond `after`."""
+        self._settle(self._store.scan(prefix), deadline)
+        with self._store.reading(self._clock(), deadline) as reader:
+            return timetravel.keys_at(
+                reader, ts_ns, prefix=prefix, after=after, limit=limit, cap=self._config.history_scan_cap
+            )
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """All keys under a prefix, in byte order, page by page."""
+        query = listing.Query(prefix=prefix, limit=listing.LIMIT_MAX)
+        while True:
+            page = self.list(query)
+            yield from (entry.key for entry in page.entries)
+            if not page.has_more:
+                return
+            query = replace(query, after=page.last)
+
+    def cursor(self, seq: int) -> str:
+        """The change cursor of a place in this store's op-log; opaque."""
+        return f"{self._store.log_id()}.{seq}"
+
+    # --- writing ----------------------------------------------------------------------------------------
+
+    def submit(
+        self, write: Write, *, deadline: float | None = None, idempotency_key: str | None = None
+    ) -> Future[Outcome]:
+        """Queue a write; the future is done when it is durable, or has failed.
+
+        With an `idempotency_key` it happens once, and a repeat gets the first outcome, marked `replayed`.
+        Cancelling the future works until the write is taken from the queue. Raises `InvalidParameters` or
+        `PayloadTooLarge` for bad keys, `Overloaded` at once when the queue is full.
+        """
+        size = self._check(write)
+        store = self._store
+        if idempotency_key is None:
+            return self._writer.submit(
+                lambda batch: batch.on(store).apply(write), deadline=deadline, size_bytes=size
+            )
+        mark = fingerprint(store.name, write)
+        return self._writer.submit(
+            lambda batch: batch.apply_once(store, write, idempotency_key, mark),
+            deadline=deadline,
+            size_bytes=size,
+        )
+
+    def apply(
+        self, write: Write, *, deadline: float | None = None, idempotency_key: str | None = None
+    ) -> Outcome:
+        """As `submit`, and wait for it."""
+        return self._wait(self.submit(write, deadline=deadline, idempotency_key=idempotency_key), deadline)
+
+    def set(
+        self,
+        key: str,
+        value: Value,
+        *,
+        content_type: str | None = None,
+        ttl_s: int | None = None,
+        path: str | None = None,
+        if_match: bytes | None = None,
+        history: bool = True,
+    ) -> WriteResult:
+        """Store a value, or with `path` one node of a JSON document; `if_match` is the value it must have."""
+        return self.apply(
+            Set(
+                key,
+                value,
+                content_type=content_types.classify(content_type, value),
+                ttl_s=ttl_s,
+                path=path,
+                conditions=Conditions(value=if_match),
+                history=history,
+            )
+        ).result
+
+    def delete(self, key: str, *, history: bool = True) -> WriteResult:
+        """Remove a key; `KeyNotFound` where there is none."""
+        return self.apply(Delete(key, history=history)).result
+
+    def incr(self, key: str, delta: int = 1, *, path: str | None = None, history: bool = True) -> WriteResult:
+        """Add to a number; a missing one counts from 0."""
+        op_type = OpType.INCR if delta >= 0 else OpType.DECR
+        return self.apply(Incr(key, delta, path=path, history=history, op_type=op_type)).result
+
+    def push(self, key: str, node: bytes, *, path: str | None = None, history: bool = True) -> WriteResult:
+        """Append a JSON node to an array; a missing one is made."""
+        return self.apply(Push(key, node, path=path, history=history)).result
+
+    def pop(self, key: str, *, path: str | None = None, history: bool = True) -> WriteResult:
+        """Take the last element of an array; `node` is None where it was empty."""
+        return self.apply(Pop(key, path=path, history=history)).result
+
+    def remove(
+        self,
+        key: str,
+        *,
+        index: int | None = None,
+        node: bytes | None = None,
+        path: str | None = None,
+        history: bool = True,
+    ) -> WriteResult:
+        """Take one element out of an array, by index or by value."""
+        return self.apply(Remove(key, index=index, node=node, path=path, history=history)).result
+
+    def expire(self, key: str, ttl_s: int) -> WriteResult:
+        """Give a key a TTL; value and `updated_s` stay."""
+        return self.apply(SetTtl(key, ttl_s)).result
+
+    def persist(self, key: str) -> WriteResult:
+        """Take a key's TTL away."""
+        return self.apply(SetTtl(key, None)).result
+
+    def set_many(self, items: Sequence[Set]) -> tuple[WriteResult, ...]:
+        """Sets, all or none."""
+        return self.apply(BatchSet(tuple(items))).results
+
+    def delete_many(self, keys: Sequence[str], *, history: bool = True) -> int:
+        """Deletes, all or none; how many keys were there."""
+        return len(self.apply(BatchDelete(tuple(keys), history=history)).results)
+
+    def upload(self) -> FileValue:
+        """A nameless file on the store's own disk, to fill with a large value; the caller closes it."""
+        return self._store.upload()
+
+    def come_into_being(self) -> None:
+        """Make the store's table and op-log, if they are not there yet."""
+        self._writer.submit(lambda batch: batch.on(self._store)).result()
+
+    # --- what the engine asks ---------------------------------------------------------------------------
+
+    def reap(self) -> Future[int] | None:
+        """Log the expiry of keys whose TTL has run out, if there are any; some at a time."""
+        due = self._store.next_expiry()
+        if due is None or due > self._clock():
+            return None
+        return self._writer.submit(lambda batch: batch.on(self._store).expire_due(_REAP_CHUNK))
+
+    def next_expiry(self) -> int | None:
+        """When the next TTL runs out, in Unix nanoseconds."""
+        return self._store.next_expiry()
+
+    # --- parts ------------------------------------------------------------------------------------------
+
+    def _look(self, batch: Batch, key: str) -> Entry:
+        return batch.on(self._store).entry(key)
+
+    def _settle(self, keys: Iterator[str] | None, deadline: float | None) -> None:
+        """Have the writer look at these keys, some at a time, and log what was done to them."""
+        if keys is None:
+            return
+        done = False
+        while not done:
+            looking = self._writer.submit(lambda batch: batch.on(self._store).settle(keys), deadline=deadline)
+            done = self._wait(looking, deadline)
+
+    def _check(self, write: Write) -> int:
+        """Check a write's keys and limits; how many bytes its values have."""
+        if isinstance(write, BatchSet | BatchDelete):
+            keys = write.keys if isinstance(write, BatchDelete) else [item.key for item in write.items]
+            if len(keys) > self._config.max_batch_items:
+                raise InvalidParameters(f"a batch has at most {self._config.max_batch_items} items")
+            for key in keys:
+                check_key(key)
+            return 0 if isinstance(write, BatchDelete) else sum(map(_size, write.items))
+        check_key(write.key)
+        return _size(write)
+
+    def _wait(self, future: Future[T], deadline: float | None) -> T:
+        """The future's result. At the deadline it is cancelled, unless the writer has taken it already."""
+        if deadline is not None:
+            try:
+                return future.result(max(0.0, deadline - time.monotonic()))
+            except TimeoutError:
+                if future.cancel():
+                    raise DeadlineExceeded from None
+        return future.result()
+
+
+def _size(write: KeyWrite) -> int:
+    if not isinstance(write, Set):
+        return 0
+    # A large value waits in its file; only its time with the writer counts.
+    return len(write.value) if len(write.value) > INLINE_MAX_BYTES else INLINE_MAX_BYTES // 512

@@ -1,0 +1,344 @@
+"""What everything speaks. The glossary, one word a concept:
+
+- **key**: 1..1024 bytes of UTF-8 without NUL; `/` makes hierarchy.
+- **value**: bytes with a content type.
+- **entry**: a key's present state: its value and metadata.
+- **op**: one change of one key, as the op-log keeps it. Its **seq** orders it among all ops of the
+  store, from 1 and without holes; its **op number** among the ops of its key, from 1 and never reused.
+- **origin**: who made an op: the `api`, foreign `sql`, or a `file` edited behind the server's back.
+- **gap**: an op whose value the log does not have (`history=false`, or pruned).
+- **tombstone**: an op after which there is no key: `delete` and `expire`.
+- **store**: one table of a `.db` file, or one folder; both behind `kvfs.store.Store`.
+- **index**: the disposable cache of a folder's files. **Reconcile**: to bring it up to date with them.
+- **write**: a change somebody asks for; **decided** against the entry it meets, it becomes a `Change`,
+  and numbered and timed, an op.
+- **batch**: the writes that one commit makes durable (group commit); a **batch write** is one write of
+  many items.
+
+Units stand in names: `_ns` Unix nanoseconds, `_s` seconds, `_bytes` bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final
+
+NS: Final = 1_000_000_000
+NS_PER_MS: Final = 1_000_000
+
+INLINE_MAX_BYTES: Final = 256 * 1024
+"""Values up to this size travel as bytes in memory, larger ones as files."""
+
+Clock = Callable[[], int]
+"""Unix time in nanoseconds."""
+
+
+class Origin(enum.StrEnum):
+    """Who made an op."""
+
+    API = "api"
+    SQL = "sql"
+    FILE = "file"
+
+
+class OpType(enum.StrEnum):
+    """What an op did."""
+
+    SET = "set"
+    DELETE = "delete"
+    INCR = "incr"
+    DECR = "decr"
+    PUSH = "push"
+    POP = "pop"
+    REMOVE = "remove"
+    EXPIRE_SET = "expire_set"
+    PERSIST = "persist"
+    EXPIRE = "expire"
+    ROLLBACK = "rollback"
+
+
+class FileValue:
+    """A value too large for memory: an open file's first `size` bytes, owned by whoever holds this.
+
+    Closing is idempotent; it works as a context manager.
+    """
+
+    __slots__ = ("fd", "size")
+
+    def __init__(self, fd: int, size: int) -> None:
+        self.fd = fd
+        self.size = size
+
+    def read(self, offset: int = 0, length: int | None = None) -> bytes:
+        """The bytes from `offset`, `length` of them or all that follow; fewer if the file has shrunk."""
+        remaining = self.size - offset if length is None else min(length, self.size - offset)
+        chunks: list[bytes] = []
+        while remaining > 0 and (chunk := os.pread(self.fd, remaining, offset)):
+            chunks.append(chunk)
+            offset += len(chunk)
+            remaining -= len(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __enter__(self) -> FileValue:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+Value = bytes | FileValue
+
+
+def value_bytes(value: Value) -> bytes:
+    """All of a value in memory."""
+    return value if isinstance(value, bytes) else value.read()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A key's present state. `value` is None where only the metadata was asked for.
+
+    `sha256` is the hash of the value where the store knows it (folders always do).
+    """
+
+    key: str
+    value: Value | None
+    size: int
+    content_type: str
+    created_s: int
+    updated_s: int
+    expire_ns: int | None
+    op_number: int
+    sha256: bytes | None = None
+
+    def expired(self, now_ns: int) -> bool:
+        return self.expire_ns is not None and self.expire_ns <= now_ns
+
+    @property
+    def etag(self) -> str:
+        """The op number as an opaque tag, without quotes."""
+        return str(self.op_number)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """What the writer knows of a key: its entry, if it has one, and its last op number (0 for none).
+
+    `expired`: there is no entry because its TTL has run out. `unlogged`: what somebody made of the key
+    behind the server's back, which must become an op before the next one; `entry` is from before it.
+    `blocked` tells why the key cannot be written: its file name is taken by something that is no key.
+    """
+
+    entry: Entry | None
+    last_op_number: int
+    expired: bool = False
+    unlogged: Change | None = None
+    blocked: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One change of one key: a row of the op-log.
+
+    `entry` is the key's state after it, None after a tombstone; `recorded` is False for a gap: the log
+    then keeps everything but the value. `ttl_s` is the TTL given with this very op.
+    """
+
+    seq: int
+    key: str
+    op_number: int
+    op_type: OpType
+    origin: Origin
+    ts_ns: int
+    entry: Entry | None
+    recorded: bool = True
+    ttl_s: int | None = None
+
+
+# --- writes: what somebody asks for ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What must hold for a write, else `CasMismatch`. All that are given must hold.
+
+    `value` is the whole current value; `etags` are op numbers of which one must be the current one, an
+    empty tuple matching none; `exists` demands that there is a key (True) or that there is none (False).
+    `none_of` are op numbers that the current one must not be among.
+    """
+
+    value: bytes | None = None
+    etags: tuple[str, ...] | None = None
+    none_of: tuple[str, ...] | None = None
+    exists: bool | None = None
+
+
+UNCONDITIONAL: Final = Conditions()
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """Store a value, or with `path` one node of a JSON document.
+
+    `content_type` is final (`kvfs.content_types.classify` makes it of what a caller declares); a document
+    that `path` edits keeps its own. `ttl_s` None clears an old TTL, but with `path` leaves it.
+    """
+
+    key: str
+    value: Value
+    content_type: str
+    ttl_s: int | None = None
+    path: str | None = None
+    conditions: Conditions = UNCONDITIONAL
+    history: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove a key; `KeyNotFound` where there is none."""
+
+    key: str
+    conditions: Conditions = UNCONDITIONAL
+    history: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Incr:
+    """Add `delta`, any integer, to a number; logged as `op_type` (incr or decr)."""
+
+    key: str
+    delta: int = 1
+    path: str | None = None
+    history: bool = True
+    op_type: OpType = OpType.INCR
+    conditions: Conditions = UNCONDITIONAL
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """Append a JSON node to an array."""
+
+    key: str
+    node: bytes
+    path: str | None = None
+    history: bool = True
+    conditions: Conditions = UNCONDITIONAL
+
+
+@dataclass(frozen=True, slots=True)
+class Pop:
+    """Take the last element of an array."""
+
+    key: str
+    path: str | None = None
+    history: bool = True
+    conditions: Conditions = UNCONDITIONAL
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Take one element out of an array: the one at `index`, or the first that equals `node`."""
+
+    key: str
+    index: int | None = None
+    node: bytes | None = None
+    path: str | None = None
+    history: bool = True
+    conditions: Conditions = UNCONDITIONAL
+
+
+@dataclass(frozen=True, slots=True)
+class SetTtl:
+    """Give a key a TTL (`ttl_s` ≥ 1), or with None take it away; value and `updated_s` stay."""
+
+    key: str
+    ttl_s: int | None
+    history: bool = True
+    conditions: Conditions = UNCONDITIONAL
+
+
+KeyWrite = Set | Delete | Incr | Push | Pop | Remove | SetTtl
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSet:
+    """Sets, all or none; all conditions are checked before the first is made."""
+
+    items: tuple[Set, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchDelete:
+    """Deletes, all or none; keys that are not there pass silently."""
+
+    keys: tuple[str, ...]
+    history: bool = True
+
+
+Write = KeyWrite | BatchSet | BatchDelete
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A write decided against one entry: the op it will be, not yet numbered or timed."""
+
+    op_type: OpType
+    value: Value | None
+    content_type: str = ""
+    expire_ns: int | None = None
+    ttl_s: int | None = None
+    recorded: bool = True
+    origin: Origin = Origin.API
+    touch: bool = True
+    """False where the value stays (`expire_set`, `persist`): so does `updated_s`."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """What a write did to one key.
+
+    `op_number` is the key's current one, after an op or without (`changed` False: nothing was to be
+    done, nothing is logged). The other fields are set by the writes that have them: `number` and
+    `previous` by incr; `length` by push, pop and remove; `node`, JSON text, by pop (None for an empty
+    array); `removed` by remove.
+    """
+
+    key: str
+    op_number: int
+    changed: bool = True
+    created: bool = False
+    content_type: str | None = None
+    size: int | None = None
+    expire_ns: int | None = None
+    number: int | float | None = None
+    previous: int | float | None = None
+    length: int | None = None
+    node: str | None = None
+    removed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a write did: a result a key, in the order asked. `replayed`: an earlier answer, told again."""
+
+    results: tuple[WriteResult, ...]
+    replayed: bool = field(default=False, compare=False)
+
+    @property
+    def result(self) -> WriteResult:
+        """The result of a write of one key."""
+        return self.results[0]

@@ -1,0 +1,207 @@
+"""The one place that opens SQLite: connections as kvfs needs them, and SQLite's errors as kvfs's own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Literal, TypeVar
+
+import apsw
+
+from kvfs.errors import (
+    DatabaseError,
+    DatabaseNotFound,
+    DeadlineExceeded,
+    InvalidSqliteHeader,
+    KvfsError,
+    Overloaded,
+    PayloadTooLarge,
+    StorageFull,
+)
+
+T = TypeVar("T")
+
+SqlValue = None | int | float | str | bytes
+
+_STATEMENTS_CACHED: Final = 200
+_CACHE_KIB: Final = 8192
+_BUSY_PAUSE_S: Final = 0.005
+_STEPS_UNCHECKED: Final = 20_000
+
+
+def connect(
+    path: str,
+    *,
+    create: bool = False,
+    readonly: bool = False,
+    synchronous: Literal["FULL", "OFF"] = "FULL",
+    deadline: float | None = None,
+) -> apsw.Connection:
+    """Open a database file in WAL mode; a busy one is tried until `deadline` (monotonic seconds).
+
+    The connection never waits for a lock by itself: `retry_busy` does, to a deadline. `synchronous=OFF`
+    is for what can be made anew; everything else is FULL, since NORMAL loses commits in a power cut.
+    Raises `DatabaseNotFound`, `InvalidSqliteHeader`, `DatabaseError`, `Overloaded`.
+    """
+    flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE
+    if create:
+        flags |= apsw.SQLITE_OPEN_CREATE
+    with errors(f"open {path}"):
+        connection = apsw.Connection(path, flags=flags, statementcachesize=_STATEMENTS_CACHED)
+    try:
+        with errors(f"open {path}"):
+            connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+            connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+            # The first statement reads the header: what is no database says so here.
+            retry_busy(lambda: connection.pragma("schema_version"), deadline)
+            if not readonly and not connection.readonly("main"):
+                mode = retry_busy(lambda: connection.pragma("journal_mode", "wal"), deadline)
+                if mode != "wal":
+                    raise DatabaseError(f"Cannot use write-ahead logging for {path}: journal mode is {mode}")
+            connection.pragma("synchronous", synchronous)
+            connection.pragma("foreign_keys", 1)
+            connection.pragma("cache_size", -_CACHE_KIB)
+            connection.pragma("temp_store", "memory")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def errors(doing: str = "use the database") -> Iterator[None]:
+    """Turns apsw's errors into kvfs's own."""
+    try:
+        yield
+    except apsw.Error as exc:
+        raise translate(exc, doing) from exc
+
+
+def translate(error: apsw.Error, doing: str = "use the database") -> KvfsError:
+    """The kvfs error for one of apsw's, by SQLite's result code."""
+    code = getattr(error, "result", apsw.SQLITE_ERROR) & 0xFF
+    message = f"Cannot {doing}: {error}"
+    if code in (apsw.SQLITE_BUSY, apsw.SQLITE_LOCKED):
+        return Overloaded("The database is locked", retry_after_s=1)
+    if code == apsw.SQLITE_FULL:
+        return StorageFull(message)
+    if code == apsw.SQLITE_NOTADB:
+        return InvalidSqliteHeader("The file is not a SQLite database")
+    if code == apsw.SQLITE_INTERRUPT:
+        return DeadlineExceeded()
+    if code == apsw.SQLITE_TOOBIG:
+        return PayloadTooLarge("The value is larger than SQLite can hold")
+    if code == apsw.SQLITE_CANTOPEN and doing.startswith("open"):
+        return DatabaseNotFound("Database file does not exist, or cannot be opened")
+    return DatabaseError(message, sqlite_code=getattr(error, "extendedresult", code))
+
+
+def retry_busy(attempt: Callable[[], T], deadline: float | None) -> T:
+    """`attempt`, again and again while the database is locked, until `deadline` (monotonic seconds).
+
+    Only BUSY is tried again. With None there is one attempt. Raises `Overloaded` at the end.
+    """
+    while True:
+        try:
+            return attempt()
+        except (apsw.BusyError, apsw.LockedError) as exc:
+            if deadline is None or time.monotonic() + _BUSY_PAUSE_S > deadline:
+                raise translate(exc) from exc
+            time.sleep(_BUSY_PAUSE_S)
+
+
+def fetch(
+    connection: apsw.Connection, sql: str, bindings: Sequence[SqlValue] | Mapping[str, SqlValue] = ()
+) -> list[Any]:
+    """All rows of a query. Fetched whole, because a half-read one would hold back checkpoints."""
+    return connection.execute(sql, bindings).fetchall()
+
+
+def sql_value(value: bytes) -> str | bytes:
+    """A value as it is kept in a row: TEXT where it is UTF-8 without NUL, so that SQL reads it as text."""
+    if b"\0" in value:
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
+
+
+def stored_value(value: SqlValue) -> bytes:
+    """The bytes of a value as it is kept in a row, whoever put it there."""
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, bytes):
+        return value
+    return str(value).encode()
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+class ReadPool:
+    """Connections for reading, each lent to one thread at a time; any thread may borrow.
+
+    The lists are guarded by `_lock`; `close` closes what is idle, and lent ones as they come back.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._idle: list[apsw.Connection] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @contextmanager
+    def borrow(self) -> Iterator[apsw.Connection]:
+        connection = self.take()
+        try:
+            with errors():
+                yield connection
+        finally:
+            self.give_back(connection)
+
+    @contextmanager
+    def snapshot(self, deadline: float | None = None) -> Iterator[apsw.Connection]:
+        """A connection that sees one consistent state; interrupted at `deadline` (monotonic seconds)."""
+        with self.borrow() as connection:
+            if deadline is not None:
+                connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_UNCHECKED)
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                if deadline is not None:
+                    connection.set_progress_handler(None)
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+
+    def take(self) -> apsw.Connection:
+        """A connection that nobody else uses until `give_back`."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            if self._closed:
+                raise Overloaded("The store is being closed", retry_after_s=1) from None
+            # Not SQLITE_OPEN_READONLY: such a connection cannot recover a WAL after a crash.
+            connection = connect(self._path, deadline=time.monotonic() + 1)
+            with errors():
+                connection.pragma("query_only", 1)
+            return connection
+
+    def give_back(self, connection: apsw.Connection) -> None:
+        with self._lock:
+            if not self._closed:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()

@@ -1,0 +1,204 @@
+"""The narrow waist: what a store must do. Everything above works on any store alike.
+
+A `Store` is one table or one folder. A `Volume` is what has one writer: a database file with all its
+tables, or one folder store. Reading methods may be called by any thread; writing methods only by the
+volume's writer, between `begin` and `commit` or `rollback`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from kvfs.model import Entry, FileValue, KeyState, Op, Value
+
+
+class Unsettled(Exception):
+    """Keys that were changed behind the server's back: the writer must log that before they are read.
+
+    Never leaves the engine.
+    """
+
+    def __init__(self, *keys: str) -> None:
+        super().__init__(*keys)
+        self.keys = keys
+
+
+class Volume(Protocol):
+    """What has one writer. All that happens between `begin` and `commit` is durable, or did not happen.
+
+    The writer calls `commit` also where there was nothing to write.
+    """
+
+    def begin(self) -> None:
+        """Take the write lock, or raise `Overloaded` at once where another program has it."""
+
+    def commit(self) -> None:
+        """Make everything since `begin` durable.
+
+        An error with `outcome="unknown"` means that it may or may not be; with any other error it is not.
+        """
+
+    def rollback(self) -> None:
+        """Forget everything since `begin`."""
+
+    def recall(self, idempotency_key: str, now_s: int) -> tuple[bytes, bytes] | None:
+        """(fingerprint, answer) of the write that this idempotency key was used for, if it is remembered."""
+
+    def remember(self, idempotency_key: str, fingerprint: bytes, answer: bytes, expire_s: int) -> None:
+        """Keep the answer of a write, with the write."""
+
+    def forget(self, now_s: int) -> None:
+        """Drop answers whose time is over."""
+
+    def sync(self) -> int | None:
+        """Make durable what commits left to be written later; a mark for `synced`, None if nothing was.
+
+        Any thread may call it, one at a time.
+        """
+
+    def synced(self, mark: int) -> None:
+        """Note, with the next commit, what `sync` made durable."""
+
+    def replaced(self) -> bool:
+        """Whether another file or folder is now where this one was opened."""
+
+    def close(self) -> None:
+        """Let go of everything; idempotent. Nothing else may be under way."""
+
+
+class Reader(Protocol):
+    """A consistent look at a store's entries, without those that have expired."""
+
+    def page(
+        self,
+        start: str,
+        end: str | None,
+        *,
+        limit: int,
+        offset: int = 0,
+        after: bool = False,
+        values: bool = False,
+    ) -> list[Entry]:
+        """Entries in byte order from `start` (with `after`: beyond it) and before `end`.
+
+        `values` False leaves `Entry.value` None.
+        """
+
+    def count(self, start: str, end: str | None) -> int:
+        """How many entries there are from `start` on and before `end`."""
+
+    def tail(self) -> tuple[int, int]:
+        """(seq, ts_ns) of the last op; (0, 0) of an empty log."""
+
+    def last_op(self, key: str) -> Op | None:
+        """The key's last op."""
+
+    def seq_at(self, ts_ns: int) -> int:
+        """The seq of the last op with a time up to `ts_ns`, 0 if there is none."""
+
+    def state_at(self, key: str, seq: int) -> Op | None:
+        """The key's last op up to this seq."""
+
+    def keys_ever(self, start: str, end: str | None) -> Iterator[str]:
+        """Every key that has an op, in byte order, from `start` on and before `end`."""
+
+
+class EmptyReader:
+    """The `Reader` of a store that is not there yet."""
+
+    def page(
+        self,
+        start: str,
+        end: str | None,
+        *,
+        limit: int,
+        offset: int = 0,
+        after: bool = False,
+        values: bool = False,
+    ) -> list[Entry]:
+        return []
+
+    def count(self, start: str, end: str | None) -> int:
+        return 0
+
+    def tail(self) -> tuple[int, int]:
+        return 0, 0
+
+    def last_op(self, key: str) -> Op | None:
+        return None
+
+    def seq_at(self, ts_ns: int) -> int:
+        return 0
+
+    def state_at(self, key: str, seq: int) -> Op | None:
+        return None
+
+    def keys_ever(self, start: str, end: str | None) -> Iterator[str]:
+        return iter(())
+
+
+class Store(Protocol):
+    """One table or one folder."""
+
+    @property
+    def name(self) -> str:
+        """The table's name."""
+
+    @property
+    def directory(self) -> bool:
+        """Whether the keys are files, which others may edit."""
+
+    @property
+    def volume(self) -> Volume:
+        """What the store is part of."""
+
+    # --- reading ---------------------------------------------------------------------------------------
+
+    def get(self, key: str, now_ns: int) -> Entry:
+        """The key's entry; `value` is None where it is large and fetching it would take long.
+
+        Raises `KeyNotFound`, `KeyExpired`, `PathConflict`; `Unsettled` where the writer must look first.
+        """
+
+    def fetch(self, key: str, now_ns: int) -> Entry:
+        """As `get`, always with the value: bytes, or a `FileValue` that the caller closes."""
+
+    def reading(self, now_ns: int, deadline: float | None = None) -> AbstractContextManager[Reader]:
+        """A consistent look at all entries; what it takes is interrupted at `deadline` (monotonic s)."""
+
+    def log_id(self) -> str:
+        """The identity of the op-log; empty while there is none."""
+
+    def scan(self, prefix: str, *, everything: bool = False) -> Iterator[str] | None:
+        """Keys under a prefix that appeared or vanished behind the server's back, with `everything` also
+        those that may have changed; None where nothing did. Only the writer may go through them, and must
+        look at each.
+        """
+
+    def unsettled_among(self, keys: Sequence[str]) -> list[str]:
+        """Those of the keys whose values were changed behind the server's back."""
+
+    def upload(self) -> FileValue:
+        """A new nameless file, open for writing, that `Set` takes as a value. The caller closes it."""
+
+    # --- writing ---------------------------------------------------------------------------------------
+
+    def tail(self) -> tuple[int, int]:
+        """(seq, ts_ns) of the last op."""
+
+    def load(self, key: str) -> KeyState:
+        """The key's state as the last commit left it, expired or not; large values left out."""
+
+    def load_value(self, key: str) -> Value:
+        """The key's whole value."""
+
+    def due(self, now_ns: int, limit: int) -> list[str]:
+        """Keys whose TTL has run out, the oldest first."""
+
+    def next_expiry(self) -> int | None:
+        """When the next TTL runs out, in Unix nanoseconds."""
+
+    def write(self, ops: Sequence[Op]) -> None:
+        """Log these ops and make the entries what they say. Several may be of one key."""

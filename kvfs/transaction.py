@@ -1,0 +1,236 @@
+"""A batch of writes on one store: each is decided against the state as its predecessors left it.
+
+Nothing here touches the store's durable state before `flush`; so a write that fails leaves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from kvfs import valueops
+from kvfs.errors import CasMismatch, NotFound, PathConflict
+from kvfs.model import (
+    NS,
+    BatchDelete,
+    BatchSet,
+    Change,
+    Clock,
+    Delete,
+    Entry,
+    FileValue,
+    KeyState,
+    KeyWrite,
+    Op,
+    OpType,
+    Outcome,
+    Value,
+    Write,
+    WriteResult,
+    value_bytes,
+)
+from kvfs.oplog import value_hash
+from kvfs.store import Store
+
+_EXPIRED: Final = Change(OpType.EXPIRE, None)
+_SETTLE_KEYS: Final = 500
+_SETTLE_BYTES: Final = 16 << 20
+
+
+class Transaction:
+    """The writer's view of one store between `begin` and `commit`."""
+
+    def __init__(self, store: Store, *, clock: Clock, max_value_bytes: int) -> None:
+        self._store = store
+        self._clock = clock
+        self._max_value_bytes = max_value_bytes
+        self._seq, self._ts_ns = store.tail()
+        self._states: dict[str, KeyState] = {}
+        self._ops: list[Op] = []
+
+    def apply(self, write: Write) -> Outcome:
+        """Decide a write and stage its ops, all or none of them."""
+        match write:
+            case BatchSet():
+                return Outcome(self._batch_set(write))
+            case BatchDelete():
+                return Outcome(self._batch_delete(write))
+            case _:
+                return Outcome((self._apply_one(write),))
+
+    def state(self, key: str) -> KeyState:
+        """The key's present state; what happened behind the server's back, and an expiry, become ops."""
+        state = self._states.get(key)
+        if state is None:
+            state = self._store.load(key)
+            if state.unlogged is not None:
+                state = self._stage(key, state, state.unlogged)
+            self._states[key] = state
+        if state.entry is not None and state.entry.expired(self._now()):
+            state = self._stage(key, state, _EXPIRED)
+        return state
+
+    def entry(self, key: str) -> Entry:
+        """The key's present entry with its value; `KeyNotFound` or `KeyExpired` where there is none."""
+        state = self._unblocked(key)
+        if state.entry is None:
+            raise valueops.missing(expired=state.expired)
+        if state.entry.value is not None:
+            return state.entry
+        return _with_value(state.entry, self._store.load_value(key))
+
+    def expire_due(self, limit: int) -> int:
+        """Stage the expiry of up to `limit` keys whose TTL has run out; how many there were."""
+        keys = self._store.due(self._now(), limit)
+        for key in keys:
+            self.state(key)
+        return len(keys)
+
+    def settle(self, keys: Iterator[str]) -> bool:
+        """Look at keys, so that what happened to them becomes ops; True when there are no more.
+
+        Some at a time: a batch holds the values of what it logs.
+        """
+        staged = len(self._ops)
+        size = 0
+        for looked, key in enumerate(keys, start=1):
+            self.state(key)
+            size += sum(op.entry.size for op in self._ops[staged:] if op.entry is not None)
+            staged = len(self._ops)
+            if looked == _SETTLE_KEYS or size > _SETTLE_BYTES:
+                return False
+        return True
+
+    def flush(self) -> None:
+        """Hand the staged ops to the store."""
+        if self._ops:
+            self._store.write(self._ops)
+
+    # --- deciding ---------------------------------------------------------------------------------------
+
+    def _apply_one(self, write: KeyWrite) -> WriteResult:
+        situation = self._situation(write.key)
+        valueops.check_conditions(write.conditions, situation)
+        return self._decide(write, situation)
+
+    def _decide(self, write: KeyWrite, situation: valueops.Situation) -> WriteResult:
+        change, result = valueops.decide(write, situation)
+        if change is not None:
+            self._stage(write.key, situation.state, change, ts_ns=situation.ts_ns)
+        return result
+
+    def _batch_set(self, write: BatchSet) -> tuple[WriteResult, ...]:
+        failed: list[str] = []
+        current_etag: object = None
+        for item in write.items:
+            try:
+                valueops.check_conditions(item.conditions, self._situation(item.key))
+            except CasMismatch as exc:
+                current_etag = current_etag if failed else exc.details["current_etag"]
+                failed.append(item.key)
+        if failed:
+            raise CasMismatch("Conditions of the batch do not hold", current_etag=current_etag, failed=failed)
+        undo = self._mark()
+        try:
+            return tuple(self._decide(item, self._situation(item.key)) for item in write.items)
+        except BaseException:
+            self._undo(undo)
+            raise
+
+    def _batch_delete(self, write: BatchDelete) -> tuple[WriteResult, ...]:
+        results = []
+        undo = self._mark()
+        try:
+            for key in write.keys:
+                try:
+                    results.append(self._apply_one(Delete(key, history=write.history)))
+                except NotFound:
+                    continue
+        except BaseException:
+            self._undo(undo)
+            raise
+        return tuple(results)
+
+    def _situation(self, key: str) -> valueops.Situation:
+        return valueops.Situation(
+            state=self._unblocked(key),
+            load=lambda: self._load(key),
+            ts_ns=self._now(),
+            max_value_bytes=self._max_value_bytes,
+        )
+
+    def _unblocked(self, key: str) -> KeyState:
+        state = self.state(key)
+        if state.blocked is not None:
+            raise PathConflict(state.blocked)
+        return state
+
+    def _load(self, key: str) -> bytes:
+        entry = self._states[key].entry
+        assert entry is not None
+        if entry.value is not None:
+            return value_bytes(entry.value)
+        value = self._store.load_value(key)
+        if isinstance(value, FileValue):
+            with value:
+                return value.read()
+        return value
+
+    # --- staging ----------------------------------------------------------------------------------------
+
+    def _now(self) -> int:
+        """The time of an op decided now: never before the last op's, whatever the clock does."""
+        return max(self._clock(), self._ts_ns)
+
+    def _stage(self, key: str, state: KeyState, change: Change, *, ts_ns: int | None = None) -> KeyState:
+        ts_ns = self._now() if ts_ns is None else ts_ns
+        self._seq += 1
+        self._ts_ns = ts_ns
+        number = state.last_op_number + 1
+        entry = None if change.value is None else _entry(key, number, ts_ns, state.entry, change)
+        self._ops.append(
+            Op(
+                seq=self._seq,
+                key=key,
+                op_number=number,
+                op_type=change.op_type,
+                origin=change.origin,
+                ts_ns=ts_ns,
+                entry=entry,
+                recorded=change.recorded,
+                ttl_s=change.ttl_s,
+            )
+        )
+        state = KeyState(entry, number, change.op_type is OpType.EXPIRE, blocked=state.blocked)
+        self._states[key] = state
+        return state
+
+    def _mark(self) -> tuple[int, int, int, dict[str, KeyState]]:
+        return self._seq, self._ts_ns, len(self._ops), dict(self._states)
+
+    def _undo(self, mark: tuple[int, int, int, dict[str, KeyState]]) -> None:
+        self._seq, self._ts_ns, kept, self._states = mark
+        del self._ops[kept:]
+
+
+def _entry(key: str, number: int, ts_ns: int, before: Entry | None, change: Change) -> Entry:
+    assert change.value is not None
+    now_s = ts_ns // NS
+    return Entry(
+        key=key,
+        value=change.value,
+        size=len(change.value),
+        content_type=change.content_type,
+        created_s=now_s if before is None else before.created_s,
+        updated_s=before.updated_s if before is not None and not change.touch else now_s,
+        expire_ns=change.expire_ns,
+        op_number=number,
+        sha256=value_hash(change.value),
+    )
+
+
+def _with_value(entry: Entry, value: Value) -> Entry:
+    return Entry(
+        entry.key, value, entry.size, entry.content_type, entry.created_s, entry.updated_s,
+        entry.expire_ns, entry.op_number, entry.sha256,
+    )  # fmt: skip
