@@ -11,8 +11,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final
@@ -21,7 +22,7 @@ from kvfs import database
 from kvfs.config import Config
 from kvfs.database import Database
 from kvfs.directory.store import DirectoryStore
-from kvfs.errors import KvfsError, Overloaded, from_os_error
+from kvfs.errors import DeadlineExceeded, KvfsError, Overloaded, from_os_error
 from kvfs.handle import Handle
 from kvfs.model import NS, Clock
 from kvfs.paths import TABLE_DEFAULT, Kind, Location, Paths
@@ -162,15 +163,17 @@ class Engine:
             return None
         return Lease(self, opened, handle)
 
-    def lease(self, db: str, table: str | None = None, *, create: bool = False) -> Lease:
+    def lease(
+        self, db: str, table: str | None = None, *, create: bool = False, deadline: float | None = None
+    ) -> Lease:
         """Open a store, or find it open. `db` is what `Paths` takes; `create` makes a missing database.
 
-        Raises what `Paths.store` raises, `InvalidSqliteHeader`, and `Overloaded` where too many volumes
-        are in use.
+        Raises what `Paths.store` raises, `InvalidSqliteHeader`, `Overloaded` where too many volumes are in
+        use, and `DeadlineExceeded` where opening takes longer than until `deadline` (monotonic seconds).
         """
         location = self.paths.store(db, table=table, create=create)
         key = _volume_key(location)
-        with self._path_lock(key):
+        with self._path_lock(key, deadline):
             opened = self._find(key) or self._open(key, location, create=create)
             name = location.table.lower() if location.kind is Kind.TABLE else location.table
             handle = opened.handles.get(name)
@@ -178,7 +181,7 @@ class Engine:
                 store = opened.store(location.table)
                 handle = Handle(store, opened.writer, config=self.config, clock=self.clock)
                 # What was done to it while nobody had it open.
-                handle.settle_all()
+                handle.settle_all(deadline=deadline)
                 opened.handles[name] = handle
             with self._lock:
                 opened.users += 1
@@ -250,9 +253,17 @@ class Engine:
 
     # --- parts -------------------------------------------------------------------------------------------
 
-    def _path_lock(self, key: str) -> threading.Lock:
+    @contextmanager
+    def _path_lock(self, key: str, deadline: float | None = None) -> Iterator[None]:
         with self._lock:
-            return self._path_locks.setdefault(key, threading.Lock())
+            lock = self._path_locks.setdefault(key, threading.Lock())
+        wait_s = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
+        if not lock.acquire(timeout=wait_s):
+            raise DeadlineExceeded
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _find(self, key: str) -> _Open | None:
         """The open volume, if it is still what lies at its path. The path's lock is held."""

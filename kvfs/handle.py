@@ -35,7 +35,6 @@ from kvfs.model import (
     Value,
     Write,
     WriteResult,
-    value_bytes,
 )
 from kvfs.store import Store, Unsettled
 from kvfs.writer import Batch, Writer
@@ -121,7 +120,7 @@ class Handle:
                 continue
             if isinstance(entry.value, FileValue):
                 with entry.value:
-                    entry = replace(entry, value=value_bytes(entry.value))
+                    entry = entry.with_value(entry.value.read())
             found[key] = entry
         return found
 
@@ -290,7 +289,7 @@ class Handle:
 
     def come_into_being(self) -> None:
         """Make the store's table and op-log, if they are not there yet."""
-        self._writer.submit(lambda batch: batch.on(self._store)).result()
+        self._writer.submit(lambda batch: batch.on(self._store).create()).result()
 
     # --- what the engine asks ---------------------------------------------------------------------------
 

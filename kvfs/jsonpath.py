@@ -109,8 +109,8 @@ def parse(path: str) -> Path:
         step = _STEP.match(path, at)
         if not step:
             raise JsonPathError(
-                f"Not a path: {path!r}, from character {at + 1}: a step is .name or [number] (9 digits at most);"
-                r" in a name write \. \[ \] \\ for . [ ] \ "
+                f"Not a path: {path!r}, from character {at + 1}: steps are .name or [number] (9 digits);"
+                r" in a name, \. \[ \] \\ stand for . [ ] \ "
             )
         steps.append(Index(int(step[1])) if step[1] else Name(_ESCAPED.sub(r"\1", step[2])))
         at = step.end()
@@ -191,7 +191,11 @@ class _Place:
 
 
 def _locate(document: bytes, path: Path) -> _Place:
-    """As far as the path leads in this document; raises `NotJsonError`, `JsonPathError` for too long a path."""
+    """As far as the path leads in this document.
+
+    Raises `NotJsonError`, and `JsonPathError` for more than `MAX_STEPS` and for a name that cannot be told
+    from others.
+    """
     if len(path) > MAX_STEPS:
         raise JsonPathError(f"The path has {len(path)} steps; {MAX_STEPS} are the most")
     text = _text(document)
@@ -314,14 +318,16 @@ def _is_deep_json(document: bytes) -> bool:
                 pieces.append([])
                 start = token.start()
         elif token[0] in (b"]", b"}"):
-            if depth and depth % MAX_DEPTH == 0:
+            if depth == 0:
+                return False
+            if depth % MAX_DEPTH == 0:
                 piece = b"".join(pieces.pop()) + document[start : token.end()]
                 if not _ask(_IS_VALID, piece.decode()):
                     return False
                 pieces[-1].append(b" 0 ")
                 start = token.end()
             depth -= 1
-    return depth == 0 and _ask(_IS_VALID, (b"".join(pieces[0]) + document[start:]).decode()) == 1
+    return bool(_ask(_IS_VALID, (b"".join(pieces[0]) + document[start:]).decode()))
 
 
 def _check_node(node: bytes, levels: int) -> None:

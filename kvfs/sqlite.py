@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Literal, TypeVar
 
 import apsw
@@ -146,13 +145,13 @@ def quoted(name: str) -> str:
 class ReadPool:
     """Connections for reading, each lent to one thread at a time; any thread may borrow.
 
-    The lists are guarded by `_lock`; `close` closes what is idle, and lent ones as they come back.
+    The list needs no lock: its `append` and `pop` are atomic. `close` closes what is idle, and lent ones
+    as they come back.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._idle: list[apsw.Connection] = []
-        self._lock = threading.Lock()
         self._closed = False
 
     @contextmanager
@@ -193,15 +192,13 @@ class ReadPool:
             return connection
 
     def give_back(self, connection: apsw.Connection) -> None:
-        with self._lock:
-            if not self._closed:
-                self._idle.append(connection)
-                return
-        connection.close()
+        self._idle.append(connection)
+        if self._closed:
+            self.close()
 
     def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+        """Idempotent."""
+        self._closed = True
+        while self._idle:
+            with suppress(IndexError):
+                self._idle.pop().close()

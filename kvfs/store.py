@@ -186,7 +186,7 @@ class Store(Protocol):
     # --- writing ---------------------------------------------------------------------------------------
 
     def tail(self) -> tuple[int, int]:
-        """(seq, ts_ns) of the last op."""
+        """(seq, ts_ns) of the last op; (0, 0) of a store that is not there yet. Called first in a batch."""
 
     def load(self, key: str) -> KeyState:
         """The key's state as the last commit left it, expired or not; large values left out."""
@@ -200,5 +200,8 @@ class Store(Protocol):
     def next_expiry(self) -> int | None:
         """When the next TTL runs out, in Unix nanoseconds."""
 
+    def create(self) -> None:
+        """Make the store's table or folder, and its op-log, if they are not there yet."""
+
     def write(self, ops: Sequence[Op]) -> None:
-        """Log these ops and make the entries what they say. Several may be of one key."""
+        """Log these ops and make the entries what they say, once a batch. Several may be of one key."""

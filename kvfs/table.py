@@ -18,7 +18,7 @@ import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import apsw
 
@@ -75,7 +75,11 @@ class TableStore:
         small = f"iif(octet_length(value) <= {INLINE_MAX_BYTES}, value, NULL)"
         self._get = f"SELECT {small}, octet_length(value), {row} FROM {table} WHERE key = ?"
         self._get_value = f"SELECT value FROM {table} WHERE key = ?"
-        self._put = f"INSERT OR REPLACE INTO {table} ({', '.join(_COLUMNS)}) VALUES (?,?,?,?,?,?,?)"
+        # Not INSERT OR REPLACE: that moves the row to a new place, and dirties more pages.
+        self._put = (
+            f"INSERT INTO {table} ({', '.join(_COLUMNS)}) VALUES (?,?,?,?,?,?,?) ON CONFLICT (key) DO UPDATE SET "
+            + ", ".join(f"{column} = excluded.{column}" for column in _COLUMNS[1:])
+        )
         self._delete = f"DELETE FROM {table} WHERE key = ?"
         self._due = f"SELECT key FROM {table} WHERE expire_at <= ? ORDER BY expire_at LIMIT ?"
         self._next_expiry = f"SELECT min(expire_at) FROM {table} WHERE expire_at IS NOT NULL"
@@ -85,6 +89,8 @@ class TableStore:
         )
         self.count_sql = f"SELECT count(*) FROM {table} WHERE {{range}} AND {_LIVE}"
         self._log_id = ""
+        # Whether table and log are there, as this batch found it: the writer's.
+        self._there = False
 
     # --- reading ---------------------------------------------------------------------------------------
 
@@ -152,11 +158,14 @@ class TableStore:
     # --- writing: the writer's thread only -------------------------------------------------------------
 
     def tail(self) -> tuple[int, int]:
+        connection = self._database.connection
         with sqlite.errors():
-            self._come_into_being()
-            return self._log.tail(self._database.connection)
+            self._there = self._look()
+            return self._log.tail(connection) if self._there else (0, 0)
 
     def load(self, key: str) -> KeyState:
+        if not self._there:
+            return KeyState(None, 0)
         connection = self._database.connection
         with sqlite.errors():
             rows = fetch(connection, self._get, (key,))
@@ -174,6 +183,8 @@ class TableStore:
         return stored_value(rows[0][0])
 
     def due(self, now_ns: int, limit: int) -> list[str]:
+        if not self._there:
+            return []
         with sqlite.errors():
             rows = fetch(self._database.connection, self._due, (now_ns / NS, limit))
         return [row[0] for row in rows]
@@ -185,7 +196,18 @@ class TableStore:
             (expire_at,) = fetch(connection, self._next_expiry)[0]
         return _expire_ns(expire_at)
 
+    def create(self) -> None:
+        if self._there:
+            return
+        connection = self._database.connection
+        with sqlite.errors(f"make {self.name}"):
+            if self._log.log_id(connection) is None:
+                self._log.create(connection, secrets.token_hex(8))
+            connection.execute(self._schema)
+            self._there = True
+
     def write(self, ops: Sequence[Op]) -> None:
+        self.create()
         connection = self._database.connection
         last = {op.key: op.entry for op in ops}
         with sqlite.errors(f"write {self.name}"):
@@ -200,16 +222,15 @@ class TableStore:
     def _exists(self, connection: apsw.Connection) -> bool:
         return connection.table_exists("main", self.name)
 
-    def _come_into_being(self) -> None:
-        """Make table and log in this transaction, if they are not there yet."""
+    def _look(self) -> bool:
+        """Whether table and log are there. Raises `InvalidParameters` where something else has the name."""
         connection = self._database.connection
         exists = self._exists(connection)
-        if self._log.log_id(connection) is None:
-            if exists or _taken(connection, self.name):
-                raise InvalidParameters(f"{self.name} exists in the database and is not a KV table")
-            self._log.create(connection, secrets.token_hex(8))
-        if not exists:
-            connection.execute(self._schema)
+        if self._log.log_id(connection) is not None:
+            return exists
+        if exists or _taken(connection, self.name):
+            raise InvalidParameters(f"{self.name} exists in the database and is not a KV table")
+        return False
 
 
 class _TableReader(LogReader):
@@ -257,7 +278,7 @@ def _taken(connection: apsw.Connection, name: str) -> bool:
     return bool(fetch(connection, sql, (name,)))
 
 
-def _entry(key: str, row: Sequence[SqlValue]) -> Entry:
+def _entry(key: str, row: Sequence[Any]) -> Entry:
     value, size, content_type, created_at, updated_at, expire_at, op_number = row
     data = None if value is None else stored_value(value)
     if content_type is None:
@@ -265,12 +286,12 @@ def _entry(key: str, row: Sequence[SqlValue]) -> Entry:
     return Entry(
         key,
         data,
-        cast(int, size) if data is None else len(data),
-        cast(str, content_type),
+        size if data is None else len(data),
+        content_type,
         _seconds(created_at),
         _seconds(updated_at),
-        _expire_ns(expire_at),
-        cast(int, op_number),
+        None if expire_at is None else _expire_ns(expire_at),
+        op_number,
     )
 
 

@@ -6,10 +6,11 @@ Nothing here touches the store's durable state before `flush`; so a write that f
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
 from kvfs import valueops
-from kvfs.errors import CasMismatch, NotFound, PathConflict
+from kvfs.errors import CasMismatch, FileSystemError, NotFound, PathConflict
 from kvfs.model import (
     NS,
     BatchDelete,
@@ -24,7 +25,6 @@ from kvfs.model import (
     Op,
     OpType,
     Outcome,
-    Value,
     Write,
     WriteResult,
     value_bytes,
@@ -77,7 +77,7 @@ class Transaction:
             raise valueops.missing(expired=state.expired)
         if state.entry.value is not None:
             return state.entry
-        return _with_value(state.entry, self._store.load_value(key))
+        return state.entry.with_value(self._store.load_value(key))
 
     def expire_due(self, limit: int) -> int:
         """Stage the expiry of up to `limit` keys whose TTL has run out; how many there were."""
@@ -94,12 +94,18 @@ class Transaction:
         staged = len(self._ops)
         size = 0
         for looked, key in enumerate(keys, start=1):
-            self.state(key)
+            # A file that nobody may read says so to whoever asks for that key, and keeps no other back.
+            with suppress(FileSystemError):
+                self.state(key)
             size += sum(op.entry.size for op in self._ops[staged:] if op.entry is not None)
             staged = len(self._ops)
             if looked == _SETTLE_KEYS or size > _SETTLE_BYTES:
                 return False
         return True
+
+    def create(self) -> None:
+        """Make the store, if it is not there yet."""
+        self._store.create()
 
     def flush(self) -> None:
         """Hand the staged ops to the store."""
@@ -227,10 +233,3 @@ def _entry(key: str, number: int, ts_ns: int, before: Entry | None, change: Chan
         op_number=number,
         sha256=value_hash(change.value),
     )
-
-
-def _with_value(entry: Entry, value: Value) -> Entry:
-    return Entry(
-        entry.key, value, entry.size, entry.content_type, entry.created_s, entry.updated_s,
-        entry.expire_ns, entry.op_number, entry.sha256,
-    )  # fmt: skip

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 from kvfs.directory.names import OWN_VALUE, path_of
@@ -25,6 +25,7 @@ _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_MODE: Final = 0o666
 _FOLDER_MODE: Final = 0o777
 _READ_ATTEMPTS: Final = 10
+_RENAME_ATTEMPTS: Final = 100
 
 _RENAME_NOREPLACE: Final = 1
 _RENAME_EXCHANGE: Final = 2
@@ -158,14 +159,11 @@ class Tree:
         `NoKey`, OSError.
         """
         components = path_of(key)
-        self.make_room(components, store)
-        with self.folder(components[:-1]) as folder:
-            name = components[-1]
-            status = _status(folder, name)
-            if status is not None and stat.S_ISDIR(status.st_mode):
-                with _opened(name, folder) as own:
-                    return _put(own, OWN_VALUE, temporary, store, key)
-            return _put(folder, name, temporary, store, key)
+        try:
+            return self._place(components, temporary, store, key)
+        except (FileNotFoundError, NotADirectoryError):
+            self.make_room(components, store)
+            return self._place(components, temporary, store, key)
 
     def displace(self, key: str, temporary: str, store: int) -> Signature | None:
         """Move the key's file to `temporary` in `store`; its signature there, None if there was nothing."""
@@ -231,6 +229,15 @@ class Tree:
                     return os.open(OWN_VALUE, _READ, dir_fd=own), "/".join(components)
             except (FileNotFoundError, NotADirectoryError):
                 return None
+
+    def _place(self, components: Components, temporary: str, store: int, key: str) -> Signature | None:
+        with self.folder(components[:-1]) as folder:
+            name = components[-1]
+            status = _status(folder, name)
+            if status is not None and stat.S_ISDIR(status.st_mode):
+                with _opened(name, folder) as own:
+                    return _put(own, OWN_VALUE, temporary, store, key)
+            return _put(folder, name, temporary, store, key)
 
     @contextmanager
     def _parent(self, components: Components) -> Iterator[tuple[int, str] | None]:
@@ -316,7 +323,7 @@ def read_whole(folder: int, name: str) -> bytes | None:
 
 
 def _put(folder: int, name: str, temporary: str, store: int, key: str) -> Signature | None:
-    while True:
+    for _ in range(_RENAME_ATTEMPTS):
         status = _status(folder, name)
         try:
             if status is None:
@@ -324,10 +331,14 @@ def _put(folder: int, name: str, temporary: str, store: int, key: str) -> Signat
                 return None
             _regular(status, key)
             _rename(store, temporary, folder, name, _RENAME_EXCHANGE)
-        except (FileExistsError, FileNotFoundError):
-            continue  # somebody made or removed it in between
-        displaced = _status(store, temporary)
-        return None if displaced is None else Signature.of(displaced)
+        except FileExistsError:
+            continue  # somebody made it in between
+        except FileNotFoundError:
+            if _status(folder, name) is None and _status(store, temporary) is not None:
+                continue  # somebody removed it in between
+            raise
+        return signature_of(store, temporary)
+    raise OSError(errno.EAGAIN, "the file is made and removed all the time", key)
 
 
 def _take(folder: int, name: str, temporary: str, store: int, key: str) -> Signature | None:
@@ -339,8 +350,7 @@ def _take(folder: int, name: str, temporary: str, store: int, key: str) -> Signa
         _rename(folder, name, store, temporary, _RENAME_NOREPLACE)
     except FileNotFoundError:
         return None
-    moved = _status(store, temporary)
-    return None if moved is None else Signature.of(moved)
+    return signature_of(store, temporary)
 
 
 def _rename(from_folder: int, from_name: str, to_folder: int, to_name: str, flags: int) -> None:
@@ -402,10 +412,8 @@ def remove(folder: int, name: str) -> None:
 
 
 def _make_folder(parent: int, name: str) -> None:
-    try:
+    with suppress(FileExistsError):
         os.mkdir(name, _FOLDER_MODE, dir_fd=parent)
-    except FileExistsError:
-        pass
 
 
 def _status(folder: int, name: str) -> os.stat_result | None:

@@ -5,7 +5,8 @@ damaged, or from before a power cut.
     files    key, folder, the file's signature, sha256, and the metadata of its entry;
              inode NULL: the file must be looked at before the row is believed
     folders  path, and the signature under which its names were last read
-    meta     version, log_id, boot_id; applied_seq: ops up to there are in the files
+    meta     version, log_id, boot_id; applied_seq: ops up to there are in the files; -1: the rows are not
+             made yet
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import apsw
 
@@ -73,7 +74,6 @@ class Index:
     def __init__(self, path: str, *, log_id: str) -> None:
         self._path = path
         self._log_id = log_id
-        self.fresh = False
         self._writing = self._open()
         self.readers = ReadPool(path)
         self.applied_seq = cast(int, self._meta("applied_seq"))
@@ -130,7 +130,8 @@ class Index:
         with self.readers.borrow() as connection:
             rows = fetch(
                 connection,
-                "SELECT key FROM files WHERE ?1 = '' OR folder = ?1 OR (folder > ?1 || '/' AND folder < ?1 || '0')",
+                "SELECT key FROM files"
+                " WHERE ?1 = '' OR folder = ?1 OR (folder > ?1 || '/' AND folder < ?1 || '0')",
                 (folder,),
             )
         return [row[0] for row in rows]
@@ -217,14 +218,13 @@ class Index:
             for suffix in ("", "-wal", "-shm"):
                 with suppress(FileNotFoundError):
                     os.unlink(self._path + suffix)
-        self.fresh = True
         connection = self._connect()
         version, log_id, boot_id = self._marks()
         with sqlite.errors("make the index"), connection:
             connection.execute(_SCHEMA)
             connection.executemany(
                 "INSERT INTO meta VALUES (?, ?)",
-                [("version", version), ("log_id", log_id), ("boot_id", boot_id), ("applied_seq", 0)],
+                [("version", version), ("log_id", log_id), ("boot_id", boot_id), ("applied_seq", -1)],
             )
         return connection
 
@@ -280,22 +280,9 @@ class IndexReader:
             yield _row(row)
 
 
-def _row(row: tuple[SqlValue, ...]) -> Row:
+def _row(row: tuple[Any, ...]) -> Row:
     key, inode, size, mtime_ns, ctime_ns, digest, content_type, created_s, updated_s, expire_ns, number = row
-    signature = None
-    if inode is not None:
-        signature = Signature(cast(int, inode), cast(int, size), cast(int, mtime_ns), cast(int, ctime_ns))
     return Row(
-        Entry(
-            cast(str, key),
-            None,
-            cast(int, size),
-            cast(str, content_type),
-            cast(int, created_s),
-            cast(int, updated_s),
-            cast("int | None", expire_ns),
-            cast(int, number),
-            cast(bytes, digest),
-        ),
-        signature,
+        Entry(key, None, size, content_type, created_s, updated_s, expire_ns, number, digest),
+        None if inode is None else Signature(inode, size, mtime_ns, ctime_ns),
     )

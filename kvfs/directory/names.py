@@ -35,7 +35,7 @@ four bytes at most. A piece shows by itself that it goes on, and the rest that i
 a name that is merely long means nothing but itself.
 
 A key of 1024 bytes takes less than 3300 bytes as a path, however it is escaped: PATH_MAX is 4096. (It may
-be 1025 folders deep: `/` is a character of keys that may stand alone.)
+be 1025 names deep: `/` is a character of keys that may stand alone.)
 
 **What is no key.** Names that are ignored or not UTF-8, keys of more than 1024 bytes, and, among all other
 paths that people can make, only these: the empty key (the files `%` and `%/%value` in the store's own

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from kvfs.directory.files import NoKey, Signature, Tree
 from kvfs.directory.index import Index
 from kvfs.directory.names import deepest_folder, is_ignored, key_of
+from kvfs.errors import from_os_error
 
 Mark = Callable[[str, Signature | None], None]
 """Called when all that a folder holds was gone through: its path, and its signature from before that."""
@@ -46,7 +47,11 @@ def scan(tree: Tree, index: Index, folders: list[str], mark: Mark, *, everything
                 mark(below, None)
             continue
         known = index.keys_in(path)
-        for name, kind in tree.names(_components(path)):
+        try:
+            names = tree.names(_components(path))
+        except OSError as exc:
+            raise from_os_error(exc, f"read the folder {path!r}") from exc
+        for name, kind in names:
             if is_ignored(name):
                 continue
             below = f"{path}/{name}" if path else name

@@ -58,6 +58,7 @@ class DirectoryStore:
         self._opening = threading.Lock()
         self._opened: _Opened | None = None
         # The batch, from `begin` to its end: the writer's alone.
+        self._begun = False
         self._seen: dict[str, _Seen] = {}
         self._rows: list[tuple[Entry, Found]] = []
         self._marks: list[tuple[str, Signature | None]] = []
@@ -91,7 +92,8 @@ class DirectoryStore:
         if row.entry.expired(now_ns):
             _close(found.value)
             raise missing(expired=True)
-        return replace(row.entry, value=found.value)
+        assert found.value is not None
+        return row.entry.with_value(found.value)
 
     def fetch(self, key: str, now_ns: int) -> Entry:
         return self.get(key, now_ns)
@@ -135,16 +137,24 @@ class DirectoryStore:
     # --- writing: the writer's thread only -------------------------------------------------------------
 
     def begin(self) -> None:
-        opened = self._come_into_being()
-        opened.begin()
+        if self._opened is None and os.path.isdir(self._folder):
+            self._come_into_being()
+        if self._opened is not None:
+            self._opened.begin()
+            self._begun = True
 
     def tail(self) -> tuple[int, int]:
-        opened = self._there
+        opened = self._opened
+        if opened is None:
+            return 0, 0
         with sqlite.errors("read the op-log"):
             return opened.state.log.tail(opened.state.connection)
 
     def load(self, key: str) -> KeyState:
-        opened = self._there
+        opened = self._opened
+        if opened is None:
+            self._seen[key] = _NOTHING
+            return KeyState(None, 0)
         row = opened.state.index.own(key)
         blocked = None
         try:
@@ -180,12 +190,22 @@ class DirectoryStore:
         return found.value
 
     def due(self, now_ns: int, limit: int) -> list[str]:
-        return self._there.state.index.due(now_ns, limit)
+        return [] if self._opened is None else self._opened.state.index.due(now_ns, limit)
 
     def next_expiry(self) -> int | None:
         return None if self._opened is None else self._opened.state.index.next_expiry()
 
+    def create(self) -> None:
+        if self._begun:
+            return
+        opened = self._come_into_being()
+        opened.begin()
+        self._begun = True
+        if self.tail() != (0, 0):
+            raise Overloaded("Another program has just made the folder", retry_after_s=1)
+
     def write(self, ops: Sequence[Op]) -> None:
+        self.create()
         opened = self._there
         state = opened.state
         self._final = {op.key: op for op in ops}
@@ -203,6 +223,9 @@ class DirectoryStore:
             state.keep_for_redo([op for op in self._final.values() if self._must_place(op)])
 
     def commit(self) -> None:
+        if not self._begun:
+            self._end()
+            return
         opened = self._there
         opened.state.commit_log()
         try:
@@ -226,24 +249,29 @@ class DirectoryStore:
             # The ops are durable and their files are not in place: the next batch begins with that.
             raise FileSystemError(f"Cannot put a file in place: {exc}", outcome="unknown") from exc
         finally:
-            self._end(opened)
+            self._end()
 
     def rollback(self) -> None:
-        if self._opened is not None:
+        if self._begun:
             with suppress(OSError):
                 for op in self._final.values():
-                    files.remove(self._opened.state.temporary, str(op.seq))
-            self._end(self._opened)
+                    files.remove(self._there.state.temporary, str(op.seq))
+        self._end()
 
     def recall(self, idempotency_key: str, now_s: int) -> tuple[bytes, bytes] | None:
+        if not self._begun:
+            return None
         with sqlite.errors():
             return idempotency.recall(self._there.state.connection, idempotency_key, now_s)
 
     def remember(self, idempotency_key: str, fingerprint: bytes, answer: bytes, expire_s: int) -> None:
+        self.create()
         with sqlite.errors():
             idempotency.remember(self._there.state.connection, idempotency_key, fingerprint, answer, expire_s)
 
     def forget(self, now_s: int) -> None:
+        if not self._begun:
+            return
         with sqlite.errors():
             idempotency.forget(self._there.state.connection, now_s)
 
@@ -414,9 +442,11 @@ class DirectoryStore:
                 files.remove(state.temporary, str(op.seq))
         state.commit_log()
 
-    def _end(self, opened: _Opened) -> None:
+    def _end(self) -> None:
         """Let go of the locks, of what was not committed, and of all that belongs to the batch."""
-        opened.state.rollback()
+        if self._begun:
+            self._there.state.rollback()
+            self._begun = False
         for snapshot in self._snapshots:
             snapshot.close()
         self._seen, self._rows, self._marks, self._final, self._snapshots = {}, [], [], {}, []
@@ -448,10 +478,9 @@ class _Opened:
         try:
             with sqlite.errors("recover"):
                 seq, _ = state.log.tail(state.connection)
-                if state.index.fresh:
+                if state.index.applied_seq < 0:
                     clear(state.temporary)
                     recovery.rebuild(state, self.tree)
-                    state.index.fresh = False
                 elif state.index.applied_seq < seq:
                     clear(state.temporary)
                     recovery.recover(state, self.tree)
@@ -519,7 +548,7 @@ class _FolderReader(LogReader):
             raise Unsettled(key) from exc
         if isinstance(entry.value, FileValue):
             with entry.value as large:
-                return replace(entry, value=large.read())
+                return entry.with_value(large.read())
         return entry
 
 

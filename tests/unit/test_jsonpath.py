@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from kvfs import jsonpath
@@ -268,11 +268,13 @@ def test_append_then_pop_gives_the_element_and_the_array_back(
     assert minified(popped) == text_of(model_put(node, path, found))
 
 
-@given(situations(), st.integers(-5, 5))
-def test_remove_at_takes_out_one_element_and_nothing_else(case: tuple[Any, Path], index: int) -> None:
+@given(situations(), st.lists(nodes, max_size=4), st.integers(-5, 5))
+def test_remove_at_takes_out_one_element_and_nothing_else(
+    case: tuple[Any, Path], found: list[Any], index: int
+) -> None:
     node, path = case
-    found = found_at(node, path)
-    assume(isinstance(found, list))
+    found_at(node, path)
+    node = model_put(node, path, found)
     document = text_of(node).encode()
     if not -len(found) <= index < len(found):
         with pytest.raises(JsonPathError, match="out of range"):
@@ -298,11 +300,12 @@ def test_remove_equal_takes_out_the_first_element_that_reads_the_same(elements: 
     assert all(text_of(element) != text_of(new) for element in elements[:gone])
 
 
-@given(
-    st.lists(
-        st.one_of(st.text(min_size=1).map(Name), st.integers(-(10**9) + 1, 10**9 - 1).map(Index)), min_size=1
-    )
-)
+characters = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
+names = st.text(characters, min_size=1).map(Name)
+indexes = st.integers(-(10**9) + 1, 10**9 - 1).map(Index)
+
+
+@given(st.lists(names | indexes, min_size=1))
 def test_a_path_written_out_reads_back_as_its_steps(path: list[Name | Index]) -> None:
     written = ""
     for step in path:
@@ -348,7 +351,7 @@ def pushdown_says(text: str) -> bool:
     stack: list[str] = []
     due = "value"
     for token in _TOKEN.findall(text):
-        if due in ("value", "value or ]") and (token[0] == '"' and len(token) > 1 or token.isdigit()):
+        if due in ("value", "value or ]") and ((token[0] == '"' and len(token) > 1) or token.isdigit()):
             due = "comma"
         elif due in ("value", "value or ]") and token in ("[", "{"):
             stack.append(token)
@@ -368,6 +371,7 @@ def pushdown_says(text: str) -> bool:
     return due == "comma" and not stack
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_is_json_agrees_with_a_stack_machine_about_deep_and_almost_deep_json(data: st.DataObject) -> None:
     motif = data.draw(
@@ -447,6 +451,8 @@ def test_digits_after_a_dot_are_an_index_in_an_array_and_a_name_in_an_object() -
     assert jsonpath.get(b'{"a":["x"],"b":{"0":"y"}}', parse("b.0")) == b'"y"'
     assert jsonpath.put(b"{}", parse("a.0"), b"1") == b'{"a":{"0":1}}'
     assert jsonpath.put(b"[]", parse("0"), b"1") == b"[1]"
+    assert jsonpath.find(b"[1]", parse("9" * 5000)) is None
+    assert jsonpath.find(b"[1]", parse("\u0660")) is None
 
 
 # --- what is JSON ------------------------------------------------------------------------------------
@@ -509,6 +515,22 @@ def test_a_million_nested_brackets_are_json_and_half_of_them_are_not() -> None:
     assert jsonpath.is_json(b'{"[":' * half + b"1" + b"}" * half)
     assert not jsonpath.is_json(b"[" * half)
     assert not jsonpath.is_json(b"[" * half + b"]" * (half - 1) + b"}")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "[]" + "]" * 1500 + "[" * 2600 + "]" * 1100,
+        "[" * 999 + "1[[]]" + "]" * 999,
+        "[" * 999 + '"a"[[]]' + "]" * 999,
+        "[" * 999 + "{[[]]:1}" + "]" * 999,
+        "[" * 1500 + '"' + "]" * 1500,
+        "[" * 1500 + "\\" + "]" * 1500,
+        "[" * 1500 + "]" * 1500 + "[]",
+    ],
+)
+def test_deep_brackets_that_only_balance_are_not_json(document: str) -> None:
+    assert not jsonpath.is_json(document.encode())
 
 
 @pytest.mark.parametrize(("opener", "closer"), [(b"[", b"]"), (b'{"a":', b"}")])
@@ -596,6 +618,7 @@ def test_of_members_with_the_same_name_the_last_is_read_and_alone_survives_a_wri
     assert jsonpath.get(document, parse("a.k")) == b"3"
     assert jsonpath.put(document, parse("a.k"), b"5") == b'{"b":0,"x":2,"\\u0061":{"k":5},"b":4}'
     assert jsonpath.put(document, parse("x"), b"6") == document.replace(b"2", b"6")
+    assert jsonpath.get(b'{"/":1,"\\/":2}', parse("/")) == b"2"
     with pytest.raises(JsonPathError, match="200 times"):
         jsonpath.get(b"{" + b",".join([b'"a":1'] * 200) + b"}", parse("a"))
 
@@ -656,6 +679,7 @@ def test_pop_of_an_empty_array_changes_nothing_and_of_a_null_element_gives_null(
         ('"\\ud800"', '"\\uD800"', True),
         ('{"a":1,"b":[2]}', '{ "b" : [2.0], "a" : 1 }', True),
         ('{"a":1}', '{"a":1,"b":1}', False),
+        ('{"a":1,"b":1}', '{"a":1}', False),
         ('{"a":0,"a":1}', '{"a":1}', True),
         ("[]", "{}", False),
         ("[1,2]", "[2,1]", False),
@@ -667,12 +691,14 @@ def test_remove_equal_compares_values_not_spellings(element: str, node: str, equ
     assert jsonpath.array_remove_equal(document, (), node.encode()) == expected
 
 
-def test_remove_equal_refuses_to_compare_large_numbers_at_great_depth() -> None:
+def test_remove_equal_of_large_numbers_at_great_depth_is_exact_or_refused() -> None:
     nested = b"[" * 990 + b"12345678901234567890" + b"]" * 990
+    result: object
     try:
-        assert jsonpath.array_remove_equal(b"[" + nested + b"]", (), nested) == (b"[]", 1, 0)
-    except JsonPathError as error:  # as Python's parser allows
-        assert "too deep" in str(error)
+        result = jsonpath.array_remove_equal(b"[" + nested + b"]", (), nested)
+    except JsonPathError as error:  # it depends on Python's parser
+        result = str(error)
+    assert result in ((b"[]", 1, 0), "The array is nested too deep to compare its numbers exactly")
 
 
 # --- numbers -----------------------------------------------------------------------------------------

@@ -462,11 +462,10 @@ def test_every_key_of_a_prefix_lies_below_its_folder(key: str, data: st.DataObje
     folder = deepest_folder(prefix)
     assert path_of(key)[: len(folder)] == folder
     assert len(path_of(key)) > len(folder)
-    if prefix != "/":
-        shared = folder_prefix(folder)
-        assert shared is not None
-        assert prefix.startswith(shared)
-        assert "/" not in prefix[len(shared) :]
+    shared = folder_prefix(folder)
+    assert shared is not None
+    assert prefix.startswith(shared)
+    assert "/" not in prefix[len(shared) :]
 
 
 @given(keys)

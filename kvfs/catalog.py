@@ -1,0 +1,98 @@
+"""What lies in the data dir: database files and folders of stores."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+import apsw
+
+from kvfs.errors import from_os_error
+from kvfs.paths import STATE_DIR, Kind
+
+_SIDE_FILES: Final = ("-wal", "-shm", "-journal")
+_EXTENSIONS: Final = frozenset({".db", ".db3", ".sqlite", ".sqlite3"})
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A database file or folder.
+
+    `size_bytes` is the main file's alone, and None for a folder; `modified_s` looks at the write-ahead log
+    too. `valid`: what has a database's extension is one.
+    """
+
+    name: str
+    path: str
+    kind: Kind
+    size_bytes: int | None
+    modified_s: int
+    valid: bool
+
+
+def listed(data_dir: str) -> list[Listed]:
+    """What is directly in the data dir, by name; what others would call neither is left out.
+
+    Hidden names, side files, symlinks that lead elsewhere and names that are no UTF-8 are left out too.
+    """
+    try:
+        names = sorted(os.listdir(data_dir))
+    except OSError as exc:
+        raise from_os_error(exc, f"list {data_dir}") from exc
+    found = (_look(data_dir, name) for name in names if not name.startswith(".") and _utf8(name))
+    return [each for each in found if each is not None]
+
+
+def _look(data_dir: str, name: str) -> Listed | None:
+    real_dir = os.path.realpath(data_dir)
+    path = os.path.realpath(os.path.join(data_dir, name))
+    if not path.startswith(real_dir.rstrip("/") + "/") or STATE_DIR in path.split("/"):
+        return None
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None  # gone since, or a symlink to nothing
+    modified_s = int(status.st_mtime)
+    if stat.S_ISDIR(status.st_mode):
+        return Listed(name, path, Kind.DIRECTORY, None, modified_s, valid=True)
+    if not stat.S_ISREG(status.st_mode) or name.endswith(_SIDE_FILES):
+        return None
+    valid = _is_database(path)
+    if not valid and os.path.splitext(name)[1].lower() not in _EXTENSIONS:
+        return None
+    try:
+        modified_s = max(modified_s, int(os.stat(path + "-wal").st_mtime))
+    except OSError:
+        pass
+    return Listed(name, path, Kind.TABLE, status.st_size, modified_s, valid)
+
+
+def _is_database(path: str) -> bool:
+    """Whether SQLite can read the file's header.
+
+    `immutable`: SQLite then neither locks nor makes side files, and reads what is in the main file, which
+    is enough to see its header. It must be SQLite that opens it: see DESIGN.md.
+    """
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    try:
+        connection = apsw.Connection(f"file:{quote(path)}?mode=ro&immutable=1", flags=flags)
+    except apsw.Error:
+        return False
+    try:
+        connection.pragma("schema_version")
+        return True
+    except apsw.Error:
+        return False
+    finally:
+        connection.close()
+
+
+def _utf8(name: str) -> bool:
+    try:
+        name.encode()
+        return True
+    except UnicodeEncodeError:
+        return False
