@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from dataclasses import dataclass
@@ -63,10 +64,8 @@ def _look(data_dir: str, name: str) -> Listed | None:
     valid = _is_database(path)
     if not valid and os.path.splitext(name)[1].lower() not in _EXTENSIONS:
         return None
-    try:
+    with contextlib.suppress(OSError):
         modified_s = max(modified_s, int(os.stat(path + "-wal").st_mtime))
-    except OSError:
-        pass
     return Listed(name, path, Kind.TABLE, status.st_size, modified_s, valid)
 
 

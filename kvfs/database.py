@@ -51,7 +51,7 @@ class Database:
         """The connection that writes."""
         return self._writing
 
-    def begin(self) -> None:
+    def begin(self, *, light: bool) -> None:
         if self.readonly:
             raise DatabaseError("The database is read-only")
         with sqlite.errors("begin a transaction"):
@@ -65,6 +65,9 @@ class Database:
             raise DatabaseError(f"Cannot commit: {exc}", outcome="unknown") from exc
         except apsw.Error as exc:
             raise sqlite.translate(exc, "commit") from exc
+
+    def finish(self) -> None:
+        return None
 
     def rollback(self) -> None:
         if self._writing.in_transaction:

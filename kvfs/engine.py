@@ -12,11 +12,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 from kvfs import database
 from kvfs.config import Config
@@ -26,9 +25,10 @@ from kvfs.errors import DeadlineExceeded, KvfsError, Overloaded, from_os_error
 from kvfs.handle import Handle
 from kvfs.model import NS, Clock
 from kvfs.paths import TABLE_DEFAULT, Kind, Location, Paths
+from kvfs.pending import Pending
 from kvfs.store import Store, Volume
 from kvfs.table import TableStore
-from kvfs.writer import Writer
+from kvfs.writer import Turn, Writer
 
 _LOG = logging.getLogger("kvfs.engine")
 
@@ -77,13 +77,13 @@ class _Open:
     handles: dict[str, Handle] = field(default_factory=dict)
     users: int = 0
     used: float = 0.0
-    expiring: Future[Any] | None = None
+    expiring: Pending[int] | None = None
 
     def sync(self) -> None:
         """Make durable what commits left to be written later."""
         mark = self.volume.sync()
         if mark is not None:
-            self.writer.submit(lambda batch: batch.synced(mark)).result()
+            self.writer.submit(lambda batch: batch.synced(mark), heavy=True).result()
 
     def close(self) -> None:
         try:
@@ -121,7 +121,11 @@ class Lease:
 
 
 class Engine:
-    """All open stores of a process. Any thread may use it; `close` is idempotent."""
+    """All open stores of a process. Any thread may use it; `close` is idempotent.
+
+    `turn` has something called soon by one thread, an event loop's, which then takes the light steps of
+    writes; see `kvfs.writer`. That thread must not block on the engine, nor close it.
+    """
 
     def __init__(
         self,
@@ -130,8 +134,10 @@ class Engine:
         config: Config | None = None,
         clock: Clock = time.time_ns,
         openers: Mapping[Kind, Opener] = OPENERS,
+        turn: Turn | None = None,
     ) -> None:
         self.paths = paths
+        self._turn = turn
         self._openers = openers
         self.config = config or Config()
         self.clock = clock
@@ -283,6 +289,7 @@ class Engine:
             clock=self.clock,
             max_value_bytes=self.config.max_value_bytes,
             max_queue=self.config.max_queue,
+            turn=self._turn,
         )
         opened = _Open(key, got.volume, got.store, writer, used=time.monotonic())
         with self._lock:
@@ -360,7 +367,7 @@ class Engine:
                 opened.sync()
             if forget:
                 now_s = self.clock() // NS
-                opened.writer.submit(lambda batch: batch.forget(now_s))
+                opened.writer.submit(lambda batch: batch.forget(now_s), heavy=True)
             pending = any(handle.next_expiry() is not None for handle in list(opened.handles.values()))
         finally:
             with self._released:

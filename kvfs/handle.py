@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from types import TracebackType
 from typing import Final, TypeVar
@@ -36,6 +35,7 @@ from kvfs.model import (
     Write,
     WriteResult,
 )
+from kvfs.pending import Pending
 from kvfs.store import Store, Unsettled
 from kvfs.writer import Batch, Writer
 
@@ -105,9 +105,10 @@ class Handle:
         try:
             return self._store.fetch(key, self._clock())
         except Unsettled:
-            return self._wait(
-                self._writer.submit(lambda batch: self._look(batch, key), deadline=deadline), deadline
+            looking = self._writer.submit(
+                lambda batch: batch.on(self._store).entry(key), deadline=deadline, heavy=True
             )
+            return self._wait(looking, deadline)
 
     def get_many(self, keys: Iterable[str], *, deadline: float | None = None) -> dict[str, Entry | None]:
         """An entry for each key, None where there is none; values in memory."""
@@ -188,24 +189,25 @@ class Handle:
 
     def submit(
         self, write: Write, *, deadline: float | None = None, idempotency_key: str | None = None
-    ) -> Future[Outcome]:
-        """Queue a write; the future is done when it is durable, or has failed.
+    ) -> Pending[Outcome]:
+        """Queue a write; what this returns is done when the write is durable, or has failed.
 
         With an `idempotency_key` it happens once, and a repeat gets the first outcome, marked `replayed`.
-        Cancelling the future works until the write is taken from the queue. Raises `InvalidParameters` or
+        Cancelling it works until the write is taken from the queue. Raises `InvalidParameters` or
         `PayloadTooLarge` for bad keys, `Overloaded` at once when the queue is full.
         """
-        size = self._check(write)
+        size, heavy = self._check(write)
         store = self._store
         if idempotency_key is None:
             return self._writer.submit(
-                lambda batch: batch.on(store).apply(write), deadline=deadline, size_bytes=size
+                lambda batch: batch.on(store).apply(write), deadline=deadline, size_bytes=size, heavy=heavy
             )
         mark = fingerprint(store.name, write)
         return self._writer.submit(
             lambda batch: batch.apply_once(store, write, idempotency_key, mark),
             deadline=deadline,
             size_bytes=size,
+            heavy=heavy,
         )
 
     def apply(
@@ -289,16 +291,16 @@ class Handle:
 
     def come_into_being(self) -> None:
         """Make the store's table and op-log, if they are not there yet."""
-        self._writer.submit(lambda batch: batch.on(self._store).create()).result()
+        self._writer.submit(lambda batch: batch.on(self._store).create(), heavy=True).result()
 
     # --- what the engine asks ---------------------------------------------------------------------------
 
-    def reap(self) -> Future[int] | None:
+    def reap(self) -> Pending[int] | None:
         """Log the expiry of keys whose TTL has run out, if there are any; some at a time."""
         due = self._store.next_expiry()
         if due is None or due > self._clock():
             return None
-        return self._writer.submit(lambda batch: batch.on(self._store).expire_due(_REAP_CHUNK))
+        return self._writer.submit(lambda batch: batch.on(self._store).expire_due(_REAP_CHUNK), heavy=True)
 
     def next_expiry(self) -> int | None:
         """When the next TTL runs out, in Unix nanoseconds."""
@@ -306,43 +308,40 @@ class Handle:
 
     # --- parts ------------------------------------------------------------------------------------------
 
-    def _look(self, batch: Batch, key: str) -> Entry:
-        return batch.on(self._store).entry(key)
-
     def _settle(self, keys: Iterator[str] | None, deadline: float | None) -> None:
         """Have the writer look at these keys, some at a time, and log what was done to them."""
         if keys is None:
             return
         done = False
         while not done:
-            looking = self._writer.submit(lambda batch: batch.on(self._store).settle(keys), deadline=deadline)
+            looking = self._writer.submit(
+                lambda batch: batch.on(self._store).settle(keys), deadline=deadline, heavy=True
+            )
             done = self._wait(looking, deadline)
 
-    def _check(self, write: Write) -> int:
-        """Check a write's keys and limits; how many bytes its values have."""
+    def _check(self, write: Write) -> tuple[int, bool]:
+        """Check a write's keys and limits; how many bytes its values have, and whether it may take long."""
         if isinstance(write, BatchSet | BatchDelete):
             keys = write.keys if isinstance(write, BatchDelete) else [item.key for item in write.items]
             if len(keys) > self._config.max_batch_items:
                 raise InvalidParameters(f"a batch has at most {self._config.max_batch_items} items")
             for key in keys:
                 check_key(key)
-            return 0 if isinstance(write, BatchDelete) else sum(map(_size, write.items))
+            return (0, True) if isinstance(write, BatchDelete) else (sum(map(_size, write.items)), True)
         check_key(write.key)
-        return _size(write)
+        size = _size(write)
+        return size, size > INLINE_MAX_BYTES
 
-    def _wait(self, future: Future[T], deadline: float | None) -> T:
-        """The future's result. At the deadline it is cancelled, unless the writer has taken it already."""
+    def _wait(self, pending: Pending[T], deadline: float | None) -> T:
+        """The result. At the deadline it is cancelled, unless the writer has taken it already."""
         if deadline is not None:
             try:
-                return future.result(max(0.0, deadline - time.monotonic()))
+                return pending.result(deadline - time.monotonic())
             except TimeoutError:
-                if future.cancel():
+                if pending.cancel():
                     raise DeadlineExceeded from None
-        return future.result()
+        return pending.result()
 
 
 def _size(write: KeyWrite) -> int:
-    if not isinstance(write, Set):
-        return 0
-    # A large value waits in its file; only its time with the writer counts.
-    return len(write.value) if len(write.value) > INLINE_MAX_BYTES else INLINE_MAX_BYTES // 512
+    return len(write.value) if isinstance(write, Set) else 0

@@ -43,7 +43,7 @@ def fingerprint(store: str, write: Write) -> bytes:
 
 def encode(outcome: Outcome) -> bytes:
     """An outcome as JSON."""
-    return orjson.dumps(outcome.results)
+    return orjson.dumps([result._asdict() for result in outcome.results])
 
 
 def decode(answer: bytes) -> Outcome:

@@ -39,7 +39,7 @@ import apsw
 
 from kvfs.errors import DatabaseError
 from kvfs.model import Entry, Op, OpType, Origin, Value, value_bytes
-from kvfs.sqlite import SqlValue, fetch, quoted, sql_value, stored_value
+from kvfs.sqlite import SqlValue, fetch, has_table, quoted, sql_value, stored_value
 
 FORMAT: Final = 1
 GAP: Final = 1
@@ -116,7 +116,7 @@ class OpLog:
 
         Raises `DatabaseError` for a log of a newer format than this program knows.
         """
-        if not connection.table_exists("main", "kvfs_stores"):
+        if not has_table(connection, "kvfs_stores"):
             return None
         rows = fetch(connection, "SELECT format, log_id FROM kvfs_stores WHERE name = ?", (self.name,))
         if not rows:

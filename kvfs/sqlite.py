@@ -27,6 +27,10 @@ SqlValue = None | int | float | str | bytes
 _STATEMENTS_CACHED: Final = 200
 _CACHE_KIB: Final = 8192
 _BUSY_PAUSE_S: Final = 0.005
+# A commit writes and syncs whole pages, and a small value changes few bytes of each: small pages make a
+# durable write cheap. docs/decisions/0003 has the figures.
+_PAGE_BYTES: Final = 1024
+_WAL_BYTES: Final = 8 << 20
 _STEPS_UNCHECKED: Final = 20_000
 
 
@@ -55,10 +59,14 @@ def connect(
             connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
             # The first statement reads the header: what is no database says so here.
             retry_busy(lambda: connection.pragma("schema_version"), deadline)
+            if create:
+                # Takes effect in an empty file alone.
+                connection.pragma("page_size", _PAGE_BYTES)
             if not readonly and not connection.readonly("main"):
                 mode = retry_busy(lambda: connection.pragma("journal_mode", "wal"), deadline)
                 if mode != "wal":
                     raise DatabaseError(f"Cannot use write-ahead logging for {path}: journal mode is {mode}")
+            connection.wal_autocheckpoint(_WAL_BYTES // _page_bytes(connection))
             connection.pragma("synchronous", synchronous)
             connection.pragma("foreign_keys", 1)
             connection.pragma("cache_size", -_CACHE_KIB)
@@ -67,6 +75,10 @@ def connect(
         connection.close()
         raise
     return connection
+
+
+def _page_bytes(connection: apsw.Connection) -> int:
+    return int(connection.pragma("page_size"))
 
 
 @contextmanager
@@ -135,6 +147,12 @@ def stored_value(value: SqlValue) -> bytes:
     if isinstance(value, bytes):
         return value
     return str(value).encode()
+
+
+def has_table(connection: apsw.Connection, name: str) -> bool:
+    """Whether there is such a table now. (apsw's `table_exists` goes by the schema as it was last read.)"""
+    sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ? COLLATE NOCASE"
+    return bool(fetch(connection, sql, (name,)))
 
 
 def quoted(name: str) -> str:

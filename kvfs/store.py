@@ -25,23 +25,36 @@ class Unsettled(Exception):
         self.keys = keys
 
 
+class TooHeavy(Exception):
+    """What a light batch must not do on the way, because it may take long; a heavy one may.
+
+    Never leaves the engine.
+    """
+
+
 class Volume(Protocol):
     """What has one writer. All that happens between `begin` and `commit` is durable, or did not happen.
 
-    The writer calls `commit` also where there was nothing to write.
+    The writer calls `commit` and `finish` also where there was nothing to write.
     """
 
-    def begin(self) -> None:
-        """Take the write lock, or raise `Overloaded` at once where another program has it."""
+    def begin(self, *, light: bool) -> None:
+        """Take the write lock, or raise `Overloaded` at once where another program has it.
+
+        In a light batch nothing but `commit` may take long: what would, raises `TooHeavy`.
+        """
 
     def commit(self) -> None:
-        """Make everything since `begin` durable.
+        """Make everything since `begin` durable; this waits for the disk.
 
         An error with `outcome="unknown"` means that it may or may not be; with any other error it is not.
         """
 
+    def finish(self) -> None:
+        """Do what the durable ops still ask for, and let go of the write lock."""
+
     def rollback(self) -> None:
-        """Forget everything since `begin`."""
+        """Forget what is not committed since `begin`, and let go of the write lock; idempotent."""
 
     def recall(self, idempotency_key: str, now_s: int) -> tuple[bytes, bytes] | None:
         """(fingerprint, answer) of the write that this idempotency key was used for, if it is remembered."""

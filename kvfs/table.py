@@ -38,7 +38,7 @@ from kvfs.model import (
     value_bytes,
 )
 from kvfs.oplog import LogReader, OpLog
-from kvfs.sqlite import SqlValue, fetch, quoted, sql_value, stored_value
+from kvfs.sqlite import SqlValue, fetch, has_table, quoted, sql_value, stored_value
 from kvfs.store import EmptyReader, Reader
 from kvfs.valueops import missing
 
@@ -77,7 +77,8 @@ class TableStore:
         self._get_value = f"SELECT value FROM {table} WHERE key = ?"
         # Not INSERT OR REPLACE: that moves the row to a new place, and dirties more pages.
         self._put = (
-            f"INSERT INTO {table} ({', '.join(_COLUMNS)}) VALUES (?,?,?,?,?,?,?) ON CONFLICT (key) DO UPDATE SET "
+            f"INSERT INTO {table} ({', '.join(_COLUMNS)}) VALUES (?,?,?,?,?,?,?)"
+            " ON CONFLICT (key) DO UPDATE SET "
             + ", ".join(f"{column} = excluded.{column}" for column in _COLUMNS[1:])
         )
         self._delete = f"DELETE FROM {table} WHERE key = ?"
@@ -220,7 +221,7 @@ class TableStore:
     # --- parts -----------------------------------------------------------------------------------------
 
     def _exists(self, connection: apsw.Connection) -> bool:
-        return connection.table_exists("main", self.name)
+        return has_table(connection, self.name)
 
     def _look(self) -> bool:
         """Whether table and log are there. Raises `InvalidParameters` where something else has the name."""

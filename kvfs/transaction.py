@@ -12,6 +12,7 @@ from typing import Final
 from kvfs import valueops
 from kvfs.errors import CasMismatch, FileSystemError, NotFound, PathConflict
 from kvfs.model import (
+    INLINE_MAX_BYTES,
     NS,
     BatchDelete,
     BatchSet,
@@ -30,7 +31,7 @@ from kvfs.model import (
     value_bytes,
 )
 from kvfs.oplog import value_hash
-from kvfs.store import Store
+from kvfs.store import Store, TooHeavy
 
 _EXPIRED: Final = Change(OpType.EXPIRE, None)
 _SETTLE_KEYS: Final = 500
@@ -40,8 +41,9 @@ _SETTLE_BYTES: Final = 16 << 20
 class Transaction:
     """The writer's view of one store between `begin` and `commit`."""
 
-    def __init__(self, store: Store, *, clock: Clock, max_value_bytes: int) -> None:
+    def __init__(self, store: Store, *, clock: Clock, max_value_bytes: int, light: bool) -> None:
         self._store = store
+        self._light = light
         self._clock = clock
         self._max_value_bytes = max_value_bytes
         self._seq, self._ts_ns = store.tail()
@@ -176,6 +178,8 @@ class Transaction:
         assert entry is not None
         if entry.value is not None:
             return value_bytes(entry.value)
+        if self._light and entry.size > INLINE_MAX_BYTES:
+            raise TooHeavy
         value = self._store.load_value(key)
         if isinstance(value, FileValue):
             with value:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from kvfs import content_types, jsonpath
 from kvfs.errors import CasMismatch, InvalidParameters, KeyExpired, KeyNotFound, PayloadTooLarge
@@ -40,8 +39,7 @@ _INT64: Final = range(-(2**63), 2**63)
 Decision = tuple[Change | None, WriteResult]
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
+class Situation(NamedTuple):
     """What a write meets: the key's state, a way to its value, the time of the op to be, and the limit."""
 
     state: KeyState

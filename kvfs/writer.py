@@ -1,33 +1,48 @@
-"""One writer a volume: a queue, a thread, and group commit.
+"""One writer a volume: a queue and group commit.
 
-All writes of a volume go through one queue to one thread. It takes what has gathered, decides each write
-against the state as its predecessors left it, and commits them all in one transaction: one fsync for
-many. Then it answers them all. A write's deadline is checked as it is taken from the queue; before that it
-can fail or be cancelled, after that its end is awaited. So an answer of "nothing was committed" is true.
+All writes of a volume go through one queue. A batch is what has gathered in it: each write is decided
+against the state as its predecessors left it, and one transaction commits them all: one fsync for many.
+Then all are answered. A write's deadline is checked as it is taken from the queue; before that it can fail
+or be cancelled, after that its end is awaited. So an answer of "nothing was committed" is true.
+
+A batch has three steps: **decide** (and hand the ops to the volume), **commit** (wait for the disk), and
+**finish** (put files in place, answer). One batch at a time, one step at a time. Where the steps run:
+
+- Without a `turn`, all in the writer's own thread.
+- With a `turn` (a server's event loop gives one) deciding and finishing run there, and only the waiting in
+  the thread. Both halves hold the GIL for most of their time, so a second thread for them gains nothing,
+  and handing the GIL to and fro for every statement costs more than the statements. What may take long
+  (`heavy` work, large values, another program's lock, recovery) is all left to the thread; a step that
+  comes upon it on the way raises `TooHeavy` and begins again there.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
 from typing import Any, Final, Generic, TypeVar
 
 from kvfs.errors import DeadlineExceeded, IdempotencyKeyMismatch, KvfsError, Overloaded
 from kvfs.idempotency import KEPT_S, decode, encode
 from kvfs.model import NS, Clock, Outcome, Write
-from kvfs.store import Store, Volume
+from kvfs.pending import Pending
+from kvfs.store import Store, TooHeavy, Volume
 from kvfs.transaction import Transaction
 
 T = TypeVar("T")
 
+Turn = Callable[[Callable[[], None]], object]
+"""Has something called soon by the one thread that takes light steps. Raises RuntimeError when it has ended."""
+
 _LOG = logging.getLogger("kvfs.writer")
 
-_BATCH_JOBS: Final = 512
+_BATCH_JOBS: Final = 256
 _BATCH_BYTES: Final = 32 << 20
 _LOCKED_PAUSE_S: Final = 0.005
 
@@ -35,8 +50,9 @@ _LOCKED_PAUSE_S: Final = 0.005
 class Batch:
     """What one commit will make durable: a transaction for each store of the volume that is written."""
 
-    def __init__(self, volume: Volume, *, clock: Clock, max_value_bytes: int) -> None:
+    def __init__(self, volume: Volume, *, clock: Clock, max_value_bytes: int, light: bool) -> None:
         self._volume = volume
+        self._light = light
         self._clock = clock
         self._max_value_bytes = max_value_bytes
         self._transactions: dict[str, Transaction] = {}
@@ -46,7 +62,9 @@ class Batch:
         """The transaction on one store."""
         transaction = self._transactions.get(store.name)
         if transaction is None:
-            transaction = Transaction(store, clock=self._clock, max_value_bytes=self._max_value_bytes)
+            transaction = Transaction(
+                store, clock=self._clock, max_value_bytes=self._max_value_bytes, light=self._light
+            )
             self._transactions[store.name] = transaction
         return transaction
 
@@ -87,46 +105,73 @@ class _Job(Generic[T]):
     run: Callable[[Batch], T]
     deadline: float | None
     size_bytes: int
-    future: Future[T]
+    heavy: bool
+    pending: Pending[T]
+
+
+_Answers = list[tuple[_Job[Any], Any, BaseException | None]]
+"""Jobs of a batch with what each is to be told, a result or an error."""
 
 
 class Writer:
-    """The queue and the thread of one volume.
+    """The queue of one volume, and the one who writes to it. Any thread may `submit`.
 
-    `submit` may be called by any thread. The volume's writing methods are called by this thread alone.
+    `_lock` guards `_queue`, `_unanswered`, `_busy` and `_closing`. `_busy` is set from the first job in the
+    queue until a batch ends with nothing behind it; whoever sets it starts the next batch, so that there is
+    one at a time.
     """
 
-    def __init__(self, volume: Volume, *, clock: Clock, max_value_bytes: int, max_queue: int) -> None:
+    def __init__(
+        self,
+        volume: Volume,
+        *,
+        clock: Clock,
+        max_value_bytes: int,
+        max_queue: int,
+        turn: Turn | None = None,
+    ) -> None:
         self._volume = volume
         self._clock = clock
         self._max_value_bytes = max_value_bytes
         self._max_queue = max_queue
-        self._queue: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
-        self._held_over: _Job[Any] | None = None
-        self._unanswered = 0
-        self._closing = False
-        # Guards `_unanswered` and `_closing`: nothing may enter the queue behind the closing mark.
+        self._turn = turn
         self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._queue: deque[_Job[Any]] = deque()
+        self._unanswered = 0
+        self._busy = False
+        self._closing = False
+        self._steps: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="kvfs-writer", daemon=True)
         self._thread.start()
 
     def submit(
-        self, run: Callable[[Batch], T], *, deadline: float | None = None, size_bytes: int = 0
-    ) -> Future[T]:
-        """Run something in the next batch. The future is done when the batch is durable, or has failed.
+        self,
+        run: Callable[[Batch], T],
+        *,
+        deadline: float | None = None,
+        size_bytes: int = 0,
+        heavy: bool = False,
+    ) -> Pending[T]:
+        """Run something in the next batch. What it returns is done when the batch is durable, or has failed.
 
-        `deadline` is in monotonic seconds; `size_bytes` bounds what gathers in a batch. Cancelling the
-        future works until the batch is taken. Raises `Overloaded` at once when the queue is full.
+        `deadline` is in monotonic seconds; `size_bytes` bounds what gathers in a batch; `heavy`: it may
+        take long. Cancelling it works until the batch is taken. Raises `Overloaded` at once when
+        the queue is full.
         """
-        future: Future[T] = Future()
+        job = _Job(run, deadline, size_bytes, heavy, Pending())
         with self._lock:
             if self._closing:
                 raise Overloaded("The store is being closed", retry_after_s=1)
             if self._unanswered >= self._max_queue:
                 raise Overloaded("Too many writes are waiting", retry_after_s=1)
             self._unanswered += 1
-            self._queue.put(_Job(run, deadline, size_bytes, future))
-        return future
+            self._queue.append(job)
+            if self._busy:
+                return job.pending
+            self._busy = True
+        self._begin_batch()
+        return job.pending
 
     @property
     def busy(self) -> bool:
@@ -134,129 +179,183 @@ class Writer:
         return self._unanswered > 0
 
     def close(self) -> None:
-        """Write what is waiting, then end; idempotent."""
+        """Write what is waiting, then end; idempotent. Not for the thread that takes turns."""
         with self._lock:
-            if not self._closing:
-                self._closing = True
-                self._queue.put(None)
+            self._closing = True
+            self._idle.wait_for(lambda: not self._busy)
+        self._steps.put(None)
         self._thread.join()
 
-    # --- the thread -------------------------------------------------------------------------------------
+    # --- where steps run --------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        while True:
-            jobs, last = self._gather()
-            if jobs:
-                try:
-                    self._write(jobs)
-                finally:
-                    with self._lock:
-                        self._unanswered -= len(jobs)
-            if last:
+        while (step := self._steps.get()) is not None:
+            step()
+
+    def _begin_batch(self) -> None:
+        self._take_turn(self._light_batch, instead=self._heavy_batch)
+
+    def _take_turn(self, step: Callable[[], None], *, instead: Callable[[], None]) -> None:
+        """Have a step taken in a turn, or `instead` by the writer's thread, if there are no turns."""
+        if self._turn is not None:
+            try:
+                self._turn(step)
                 return
+            except RuntimeError:
+                self._turn = None
+        self._steps.put(instead)
 
-    def _gather(self) -> tuple[list[_Job[Any]], bool]:
-        """Everything that waits, up to a batch's bounds; and whether it is the last."""
-        job = self._held_over or self._queue.get()
-        self._held_over = None
-        jobs: list[_Job[Any]] = []
-        size = 0
-        while job is not None:
-            if jobs and size + job.size_bytes > _BATCH_BYTES:
-                self._held_over = job
-                return jobs, False
-            jobs.append(job)
-            size += job.size_bytes
-            if len(jobs) == _BATCH_JOBS:
-                return jobs, False
-            try:
-                job = self._queue.get_nowait()
-            except queue.Empty:
-                return jobs, False
-        return jobs, True
+    def _end_batch(self, answers: _Answers) -> None:
+        """Answer, and begin the next batch if there is something to write."""
+        for job, result, error in answers:
+            job.pending.set(result, error)
+        with self._lock:
+            self._unanswered -= len(answers)
+            if not self._queue:
+                self._busy = False
+                self._idle.notify_all()
+                return
+        self._begin_batch()
 
-    def _write(self, jobs: list[_Job[Any]]) -> None:
-        taken = [job for job in jobs if self._take(job)]
-        taken = self._lock_volume(taken)
-        if not taken:
+    # --- light batches: decided and finished in turns -----------------------------------------------------
+
+    def _light_batch(self) -> None:
+        jobs, answers = self._gather()
+        if any(job.heavy for job in jobs):
+            self._steps.put(partial(self._write_heavily, jobs, answers))
             return
         try:
-            answers = self._commit(taken)
-        except Exception as exc:
-            if len(taken) > 1 and not _outcome_unknown(exc):
-                # One write that the store cannot take must not sink its neighbours.
-                for job in taken:
-                    self._write_alone(job)
+            if jobs:
+                self._volume.begin(light=True)
+                answers += self._decide(jobs, light=True)
+        except TooHeavy:
+            self._volume.rollback()
+            self._steps.put(partial(self._write_heavily, jobs, answers))
+        except Exception:
+            # Whatever it was, waiting for a lock or telling one bad write from its neighbours takes long.
+            self._volume.rollback()
+            self._steps.put(partial(self._write_heavily, jobs, answers))
+        else:
+            if jobs:
+                self._steps.put(partial(self._commit_lightly, jobs, answers))
             else:
-                for job in taken:
-                    job.future.set_exception(exc)
-            return
-        for job, (answer, error) in zip(taken, answers, strict=True):
-            if error is None:
-                job.future.set_result(answer)
-            else:
-                job.future.set_exception(error)
+                self._end_batch(answers)
 
-    def _write_alone(self, job: _Job[Any]) -> None:
-        for locked in self._lock_volume([job]):
-            try:
-                ((answer, error),) = self._commit([locked])
-            except Exception as exc:
-                answer, error = None, exc
-            if error is None:
-                job.future.set_result(answer)
-            else:
-                job.future.set_exception(error)
-
-    def _take(self, job: _Job[Any]) -> bool:
-        """Whether the job is still wanted and in time; from here on it cannot be cancelled."""
-        if not job.future.set_running_or_notify_cancel():
-            return False
-        if job.deadline is not None and time.monotonic() >= job.deadline:
-            job.future.set_exception(DeadlineExceeded())
-            return False
-        return True
-
-    def _lock_volume(self, jobs: list[_Job[Any]]) -> list[_Job[Any]]:
-        """Begin, waiting while another program has the lock; the jobs that outlived the wait."""
-        while jobs:
-            try:
-                self._volume.begin()
-                return jobs
-            except Overloaded as exc:
-                time.sleep(_LOCKED_PAUSE_S)
-                now = time.monotonic()
-                waiting = []
-                for job in jobs:
-                    if job.deadline is None or now < job.deadline:
-                        waiting.append(job)
-                    else:
-                        job.future.set_exception(exc)
-                jobs = waiting
-            except Exception as exc:
-                for job in jobs:
-                    job.future.set_exception(exc)
-                return []
-        return jobs
-
-    def _commit(self, jobs: list[_Job[Any]]) -> list[tuple[Any, Exception | None]]:
-        """Decide and commit a batch. (answer, error) of each job; raises if the batch did not commit."""
-        batch = Batch(self._volume, clock=self._clock, max_value_bytes=self._max_value_bytes)
-        answers: list[tuple[Any, Exception | None]] = []
+    def _commit_lightly(self, jobs: list[_Job[Any]], answers: _Answers) -> None:
+        error: Exception | None = None
         try:
-            for job in jobs:
-                try:
-                    answers.append((job.run(batch), None))
-                except KvfsError as exc:
-                    answers.append((None, exc))
-                except Exception as exc:
-                    _LOG.exception("a write failed unexpectedly")
-                    answers.append((None, exc))
-            batch.flush()
             self._volume.commit()
+        except Exception as exc:
+            error = exc
+        finish = partial(self._finish_lightly, jobs, answers, error)
+        self._take_turn(finish, instead=finish)
+
+    def _finish_lightly(self, jobs: list[_Job[Any]], answers: _Answers, error: Exception | None) -> None:
+        if error is None:
+            try:
+                self._volume.finish()
+            except Exception as exc:
+                error = exc
+        if error is None:
+            self._end_batch(answers)
+            return
+        self._volume.rollback()
+        if _outcome_unknown(error):
+            self._end_batch([(job, None, error) for job, *_ in answers])
+        else:
+            early = [answer for answer in answers if answer[0] not in jobs]
+            self._steps.put(partial(self._write_heavily, jobs, early))
+
+    # --- heavy batches: all in the writer's thread --------------------------------------------------------
+
+    def _heavy_batch(self) -> None:
+        self._write_heavily(*self._gather())
+
+    def _write_heavily(self, jobs: list[_Job[Any]], answers: _Answers) -> None:
+        try:
+            answers += self._write(jobs)
+        except Exception as exc:
+            if len(jobs) > 1 and not _outcome_unknown(exc):
+                # One write that the store cannot take must not sink its neighbours.
+                for job in jobs:
+                    try:
+                        answers += self._write([job])
+                    except Exception as alone:
+                        answers.append((job, None, alone))
+            else:
+                answers += [(job, None, exc) for job in jobs]
+        self._end_batch(answers)
+
+    def _write(self, jobs: list[_Job[Any]]) -> _Answers:
+        """Decide, commit and finish a batch; raises, and leaves nothing, if it cannot be done."""
+        jobs, answers = self._begin_patiently(jobs)
+        if not jobs:
+            return answers
+        try:
+            answers += self._decide(jobs, light=False)
+            self._volume.commit()
+            self._volume.finish()
         except BaseException:
             self._volume.rollback()
             raise
+        return answers
+
+    def _begin_patiently(self, jobs: list[_Job[Any]]) -> tuple[list[_Job[Any]], _Answers]:
+        """Begin, waiting while another program has the lock; the jobs in time for that, and the others."""
+        late: _Answers = []
+        while jobs:
+            try:
+                self._volume.begin(light=False)
+                break
+            except Overloaded as exc:
+                time.sleep(_LOCKED_PAUSE_S)
+                now = time.monotonic()
+                late += [(job, None, exc) for job in jobs if job.deadline is not None and now >= job.deadline]
+                jobs = [job for job in jobs if job.deadline is None or now < job.deadline]
+        return jobs, late
+
+    # --- parts ------------------------------------------------------------------------------------------
+
+    def _gather(self) -> tuple[list[_Job[Any]], _Answers]:
+        """The jobs of the next batch, up to its bounds, which from here on cannot be cancelled.
+
+        And the answers of those that are not wanted any more, or too late.
+        """
+        jobs: list[_Job[Any]] = []
+        answers: _Answers = []
+        cancelled = size = 0
+        now = time.monotonic()
+        with self._lock:
+            while self._queue and len(jobs) < _BATCH_JOBS:
+                job = self._queue[0]
+                if jobs and size + job.size_bytes > _BATCH_BYTES:
+                    break
+                self._queue.popleft()
+                if not job.pending.take():
+                    cancelled += 1
+                elif job.deadline is not None and now >= job.deadline:
+                    answers.append((job, None, DeadlineExceeded()))
+                else:
+                    jobs.append(job)
+                    size += job.size_bytes
+            self._unanswered -= cancelled
+        return jobs, answers
+
+    def _decide(self, jobs: list[_Job[Any]], *, light: bool) -> _Answers:
+        """Decide each job, and hand to the volume what they make; raises if the volume cannot take it."""
+        batch = Batch(self._volume, clock=self._clock, max_value_bytes=self._max_value_bytes, light=light)
+        answers: _Answers = []
+        for job in jobs:
+            try:
+                answers.append((job, job.run(batch), None))
+            except KvfsError as exc:
+                answers.append((job, None, exc))
+            except TooHeavy:
+                raise
+            except Exception as exc:
+                _LOG.exception("a write failed unexpectedly")
+                answers.append((job, None, exc))
+        batch.flush()
         return answers
 
 

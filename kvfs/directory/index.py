@@ -15,8 +15,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import apsw
 
@@ -57,8 +56,7 @@ _LIVE: Final = "(expire_ns IS NULL OR expire_ns > :now)"
 _OPEN_WAIT_S: Final = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """What the index knows of a key: its entry without the value, and its file's signature.
 
     `signature` None: the file must be looked at before this is believed.

@@ -12,7 +12,6 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 import apsw
@@ -28,7 +27,7 @@ from kvfs.directory.state import State, clear
 from kvfs.errors import FileSystemError, NotFound, Overloaded, PathConflict, from_os_error
 from kvfs.model import Change, Entry, FileValue, KeyState, Op, OpType, Origin, Value
 from kvfs.oplog import LogReader, value_hash
-from kvfs.store import EmptyReader, Reader, Unsettled
+from kvfs.store import EmptyReader, Reader, TooHeavy, Unsettled
 from kvfs.valueops import missing
 
 
@@ -58,7 +57,7 @@ class DirectoryStore:
         self._opening = threading.Lock()
         self._opened: _Opened | None = None
         # The batch, from `begin` to its end: the writer's alone.
-        self._begun = False
+        self._begun = self._light = False
         self._seen: dict[str, _Seen] = {}
         self._rows: list[tuple[Entry, Found]] = []
         self._marks: list[tuple[str, Signature | None]] = []
@@ -136,11 +135,14 @@ class DirectoryStore:
 
     # --- writing: the writer's thread only -------------------------------------------------------------
 
-    def begin(self) -> None:
+    def begin(self, *, light: bool) -> None:
+        self._light = light
         if self._opened is None and os.path.isdir(self._folder):
+            if light:
+                raise TooHeavy
             self._come_into_being()
         if self._opened is not None:
-            self._opened.begin()
+            self._opened.begin(light=light)
             self._begun = True
 
     def tail(self) -> tuple[int, int]:
@@ -198,8 +200,10 @@ class DirectoryStore:
     def create(self) -> None:
         if self._begun:
             return
+        if self._light:
+            raise TooHeavy
         opened = self._come_into_being()
-        opened.begin()
+        opened.begin(light=False)
         self._begun = True
         if self.tail() != (0, 0):
             raise Overloaded("Another program has just made the folder", retry_after_s=1)
@@ -223,11 +227,14 @@ class DirectoryStore:
             state.keep_for_redo([op for op in self._final.values() if self._must_place(op)])
 
     def commit(self) -> None:
+        if self._begun:
+            self._there.state.commit_log()
+
+    def finish(self) -> None:
         if not self._begun:
             self._end()
             return
         opened = self._there
-        opened.state.commit_log()
         try:
             overtaken = [
                 op for op in self._final.values() if self._must_place(op) and not self._place(opened, op)
@@ -355,6 +362,9 @@ class DirectoryStore:
         """The same with a value that nobody can change any more."""
         if not isinstance(found.value, FileValue):
             return found
+        if self._light:
+            _close(found.value)
+            raise TooHeavy
         copy = self.upload()
         self._snapshots.append(copy)
         try:
@@ -419,9 +429,8 @@ class DirectoryStore:
                         op_number=op.op_number + 1,
                         sha256=value_hash(displaced),
                     )
-                again = None if op.entry is None else replace(op.entry, op_number=op.op_number + 2)
-                outside = replace(
-                    op,
+                again = None if op.entry is None else op.entry._replace(op_number=op.op_number + 2)
+                outside = op._replace(
                     seq=seq + 1,
                     op_number=op.op_number + 1,
                     op_type=OpType.DELETE if theirs is None else OpType.SET,
@@ -431,7 +440,7 @@ class DirectoryStore:
                     recorded=True,
                     ttl_s=None,
                 )
-                repeated = replace(op, seq=seq + 2, op_number=op.op_number + 2, entry=again, ts_ns=ts_ns)
+                repeated = op._replace(seq=seq + 2, op_number=op.op_number + 2, entry=again, ts_ns=ts_ns)
                 state.log.append(state.connection, [outside, repeated])
                 seq += 2
                 if again is not None:
@@ -471,13 +480,15 @@ class _Opened:
         self.grain.close()
         self.tree.close()
 
-    def begin(self) -> None:
+    def begin(self, *, light: bool) -> None:
         """Take the lock, and finish first what a crash has left."""
         state = self.state
         state.begin()
         try:
             with sqlite.errors("recover"):
                 seq, _ = state.log.tail(state.connection)
+                if light and state.index.applied_seq < seq:
+                    raise TooHeavy
                 if state.index.applied_seq < 0:
                     clear(state.temporary)
                     recovery.rebuild(state, self.tree)
