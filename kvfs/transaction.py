@@ -68,7 +68,8 @@ class Transaction:
             if state.unlogged is not None:
                 state = self._stage(key, state, state.unlogged)
             self._states[key] = state
-        if state.entry is not None and state.entry.expired(self._now()):
+        entry = state.entry
+        if entry is not None and entry.expire_ns is not None and entry.expired(self._now()):
             state = self._stage(key, state, _EXPIRED)
         return state
 
