@@ -7,10 +7,8 @@ import os
 import stat
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import quote
 
-import apsw
-
+from kvfs import sqlite
 from kvfs.errors import from_os_error
 from kvfs.paths import STATE_DIR, Kind
 
@@ -61,32 +59,12 @@ def _look(data_dir: str, name: str) -> Listed | None:
         return Listed(name, path, Kind.DIRECTORY, None, modified_s, valid=True)
     if not stat.S_ISREG(status.st_mode) or name.endswith(_SIDE_FILES):
         return None
-    valid = _is_database(path)
+    valid = sqlite.is_database(path)
     if not valid and os.path.splitext(name)[1].lower() not in _EXTENSIONS:
         return None
     with contextlib.suppress(OSError):
         modified_s = max(modified_s, int(os.stat(path + "-wal").st_mtime))
     return Listed(name, path, Kind.TABLE, status.st_size, modified_s, valid)
-
-
-def _is_database(path: str) -> bool:
-    """Whether SQLite can read the file's header.
-
-    `immutable`: SQLite then neither locks nor makes side files, and reads what is in the main file, which
-    is enough to see its header. It must be SQLite that opens it: see DESIGN.md.
-    """
-    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    try:
-        connection = apsw.Connection(f"file:{quote(path)}?mode=ro&immutable=1", flags=flags)
-    except apsw.Error:
-        return False
-    try:
-        connection.pragma("schema_version")
-        return True
-    except apsw.Error:
-        return False
-    finally:
-        connection.close()
 
 
 def _utf8(name: str) -> bool:

@@ -37,7 +37,7 @@ from kvfs.model import (
 )
 from kvfs.pending import Pending
 from kvfs.store import Store, Unsettled
-from kvfs.writer import Batch, Writer
+from kvfs.writer import Writer
 
 T = TypeVar("T")
 

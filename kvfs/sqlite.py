@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, Literal, TypeVar
+from urllib.parse import quote
 
 import apsw
 
@@ -153,6 +154,27 @@ def has_table(connection: apsw.Connection, name: str) -> bool:
     """Whether there is such a table now. (apsw's `table_exists` goes by the schema as it was last read.)"""
     sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ? COLLATE NOCASE"
     return bool(fetch(connection, sql, (name,)))
+
+
+def is_database(path: str) -> bool:
+    """Whether SQLite can read the file's header.
+
+    `immutable`: SQLite then neither locks nor makes side files, and reads what is in the main file, which
+    is enough to see its header. It must be SQLite that opens it: closing a database file by any other means
+    drops the locks that SQLite holds on it in this process (sqlite.org/howtocorrupt.html, 2.2).
+    """
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    try:
+        connection = apsw.Connection(f"file:{quote(path)}?mode=ro&immutable=1", flags=flags)
+    except apsw.Error:
+        return False
+    try:
+        connection.pragma("schema_version")
+        return True
+    except apsw.Error:
+        return False
+    finally:
+        connection.close()
 
 
 def quoted(name: str) -> str:

@@ -38,7 +38,7 @@ from kvfs.transaction import Transaction
 T = TypeVar("T")
 
 Turn = Callable[[Callable[[], None]], object]
-"""Has something called soon by the one thread that takes light steps. Raises RuntimeError when it has ended."""
+"""Has something called soon by the one thread that takes light steps; RuntimeError when that has ended."""
 
 _LOG = logging.getLogger("kvfs.writer")
 
