@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from types import TracebackType
 from typing import Any, Final, Literal, TypeVar
 from urllib.parse import quote
 
@@ -82,13 +83,22 @@ def _page_bytes(connection: apsw.Connection) -> int:
     return int(connection.pragma("page_size"))
 
 
-@contextmanager
-def errors(doing: str = "use the database") -> Iterator[None]:
-    """Turns apsw's errors into kvfs's own."""
-    try:
-        yield
-    except apsw.Error as exc:
-        raise translate(exc, doing) from exc
+class errors:
+    """Turns apsw's errors into kvfs's own: `with errors("write the table"): ...`."""
+
+    __slots__ = ("_doing",)
+
+    def __init__(self, doing: str = "use the database") -> None:
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, apsw.Error):
+            raise translate(error, self._doing) from error
 
 
 def translate(error: apsw.Error, doing: str = "use the database") -> KvfsError:

@@ -168,13 +168,15 @@ class TableStore:
         if not self._there:
             return KeyState(None, 0)
         connection = self._database.connection
-        with sqlite.errors():
-            rows = fetch(connection, self._get, (key,))
+        try:
+            rows = connection.execute(self._get, (key,)).fetchall()
             if rows:
                 entry = _entry(key, rows[0])
                 return KeyState(entry, entry.op_number)
             number, op_type = self._log.last(connection, key)
             return KeyState(None, number, expired=op_type is OpType.EXPIRE)
+        except apsw.Error as exc:
+            raise sqlite.translate(exc) from exc
 
     def load_value(self, key: str) -> Value:
         with sqlite.errors():
