@@ -100,7 +100,7 @@ class Batch:
             self._volume.remember(idempotency_key, mark, answer, expire_s)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Job(Generic[T]):
     run: Callable[[Batch], T]
     deadline: float | None
