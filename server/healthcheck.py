@@ -6,6 +6,7 @@ Imports the standard library only: it is started every few seconds.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import sys
@@ -27,8 +28,10 @@ def problem(url: str) -> str | None:
     except urllib.error.HTTPError as error:
         error.close()
         return f"answered {error.code}"
-    except (OSError, ValueError) as error:
-        return str(error)
+    except urllib.error.URLError as error:
+        return str(error.reason)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return f"{type(error).__name__}: {error}"
     if status != 200:
         return f"answered {status}"
     if not isinstance(body, dict) or body.get("status") != "ok":

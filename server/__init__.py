@@ -1,0 +1,1 @@
+"""kvfs over HTTP: command line, routes, wire forms. Holds no storage logic."""

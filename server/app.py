@@ -1,0 +1,250 @@
+"""The server, put together: an engine, a bridge, a router, and what happens to every request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import gc
+import itertools
+import logging
+import os
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from typing import Any, Final
+
+from aiohttp import web
+from multidict import istr
+
+import kvfs
+from kvfs.config import Config
+from kvfs.engine import Engine
+from kvfs.errors import KvfsError, from_os_error
+from kvfs.model import INLINE_MAX_BYTES
+from kvfs.paths import Paths
+from server.access_log import AccessLog
+from server.body import CONTENT_LENGTH, EXPECT
+from server.bridge import Bridge
+from server.errors import InternalError, error_reply
+from server.exchange import Exchange, Services, visible
+from server.params import Params
+from server.protocol import Server
+from server.reply import CLIENT_GONE, Reply
+from server.router import Router, split_target
+from server.routes import RESERVED, ROUTES
+
+REQUEST_ID: Final = istr("X-Request-Id")
+
+_LOG = logging.getLogger("server")
+
+_REQUEST_ID_MAX_CHARS: Final = 128
+_CACHED_QUERIES: Final = 1024
+_CACHED_QUERY_MAX_CHARS: Final = 256
+_BACKLOG: Final = 1024
+
+# Together less than the 10 s that an orchestrator gives; aiohttp takes the second twice, at the worst.
+_REQUESTS_END_S: Final = 5.0
+_CONNECTIONS_END_S: Final = 0.5
+_ENGINE_ENDS_S: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What can be set about a server."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    data_dir: str = "kvfs-data"
+    any_absolute: bool = False
+    access_log: bool = False
+    config: Config = field(default_factory=Config)
+
+
+class App:
+    """Answers requests. The event loop's own, but for what the bridge does."""
+
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+        self._bridge = Bridge(engine, loop)
+        self._services = Services(engine, self._bridge, kvfs.__version__, time.monotonic())
+        self._router = Router(ROUTES, RESERVED)
+        self._params: dict[str, Params] = {}
+        self._ids = itertools.count(1)
+        self._id_prefix = secrets.token_hex(4)
+        self._stamped_s = 0
+        self._stamp = ""
+        self.stopping = False
+
+    def close(self) -> None:
+        self._bridge.close()
+
+    async def handle(self, request: web.BaseRequest) -> Reply:
+        """The answer to a request, whatever happens."""
+        began = time.monotonic()
+        request_id = self._request_id(request)
+        try:
+            path, query = split_target(request.raw_path)
+            route, key = self._router.find(request.method, path)
+            reply = await route.handler(Exchange(self._services, request, self._parsed(query), key, began))
+        except KvfsError as exc:
+            reply = error_reply(exc, request_id)
+        except ConnectionError:
+            # Nobody will read this: it is for the access log.
+            reply = Reply(CLIENT_GONE)
+        except OSError as exc:
+            reply = error_reply(from_os_error(exc, "answer the request"), request_id)
+        except Exception:
+            _LOG.exception("%s: %s failed", request_id, request.method)
+            reply = error_reply(InternalError(), request_id)
+        if not request.content.is_eof():
+            self._leave_unread(request, reply)
+        return self._finished(reply, request_id, began)
+
+    def refuse(self, request: web.BaseRequest, error: KvfsError) -> Reply:
+        """The answer to what could not be parsed."""
+        request_id = self._next_id()
+        return self._finished(error_reply(error, request_id), request_id, time.monotonic())
+
+    # --- parts --------------------------------------------------------------------------------------------
+
+    def _finished(self, reply: Reply, request_id: str, began: float) -> Reply:
+        now_s = int(time.time())
+        if now_s != self._stamped_s:
+            self._stamped_s = now_s
+            self._stamp = f"Date: {formatdate(now_s, usegmt=True)}\r\nServer: kvfs/{kvfs.__version__}\r\n"
+        reply.common = f"{self._stamp}X-Request-Id: {request_id}\r\n"
+        reply.request_id = request_id
+        reply.began = began
+        if self.stopping:
+            reply.force_close()
+        return reply
+
+    def _request_id(self, request: web.BaseRequest) -> str:
+        given = request.headers.get(REQUEST_ID)
+        if given is not None and visible(given, _REQUEST_ID_MAX_CHARS):
+            return given
+        return self._next_id()
+
+    def _next_id(self) -> str:
+        return f"{self._id_prefix}-{next(self._ids):x}"
+
+    def _parsed(self, query: str) -> Params:
+        """Clients send the same few queries again and again."""
+        params = self._params.get(query)
+        if params is None:
+            params = Params(query)
+            if len(query) <= _CACHED_QUERY_MAX_CHARS:
+                if len(self._params) >= _CACHED_QUERIES:
+                    self._params.clear()
+                self._params[query] = params
+        return params
+
+    def _leave_unread(self, request: web.BaseRequest, reply: Reply) -> None:
+        """The body is not wanted: a small one is read and forgotten, before a large one the line is cut."""
+        if EXPECT in request.headers or request.content.exception() is not None:
+            # The client waits for leave to send it, or sends what cannot be told from the next request.
+            reply.force_close()
+            reply.hang_up = True
+        elif int(request.headers.get(CONTENT_LENGTH, INLINE_MAX_BYTES + 1)) > INLINE_MAX_BYTES:
+            reply.force_close()
+
+
+async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT; raises `OSError` or `KvfsError` where it cannot begin.
+
+    A second signal ends the process at once.
+    """
+    _prepare(settings.data_dir)
+    loop = asyncio.get_running_loop()
+    stop = _signals(loop)
+    engine = Engine(
+        Paths(settings.data_dir, any_absolute=settings.any_absolute),
+        config=settings.config,
+        turn=loop.call_soon_threadsafe,
+    )
+    try:
+        app = App(engine, loop)
+        server = Server(app.handle, app.refuse, **_logging(settings.access_log))
+        runner = web.ServerRunner(server, shutdown_timeout=_CONNECTIONS_END_S)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, settings.host, settings.port, backlog=_BACKLOG)
+            await site.start()
+            _tune_garbage_collection()
+            announce(f"kvfs {kvfs.__version__} listening on {_url(runner)}, data in {engine.paths.data_dir}")
+            await stop.wait()
+            app.stopping = True
+            await site.stop()
+            await server.finish(_REQUESTS_END_S)
+        finally:
+            await runner.cleanup()
+            app.close()
+    finally:
+        await _close(engine)
+
+
+def _prepare(data_dir: str) -> None:
+    """Make the data dir if it is missing; raises `OSError` where it cannot be used."""
+    try:
+        os.makedirs(data_dir, exist_ok=True)
+    except FileExistsError as exc:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), data_dir) from exc
+    if not os.access(data_dir, os.R_OK | os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), data_dir)
+
+
+def _tune_garbage_collection() -> None:
+    """Requests leave no cycles behind; looking for some after every few hundred objects costs a twentieth."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
+def _logging(access_log: bool) -> dict[str, Any]:
+    if access_log:
+        return {"access_log": logging.getLogger("server.access"), "access_log_class": AccessLog}
+    return {"access_log": None}
+
+
+def _signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
+    """Is set at the first signal to end."""
+    stop = asyncio.Event()
+
+    def ask() -> None:
+        if stop.is_set():
+            # Everything acknowledged is durable, so this loses nothing.
+            os._exit(130)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ask)
+    return stop
+
+
+def _url(runner: web.ServerRunner) -> str:
+    host, port = runner.addresses[0][:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _close(engine: Engine) -> None:
+    """Close the engine, which checkpoints; what takes too long is left to recovery at the next start."""
+    loop = asyncio.get_running_loop()
+    closed = asyncio.Event()
+
+    def close() -> None:
+        try:
+            engine.close()
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                loop.call_soon_threadsafe(closed.set)
+
+    threading.Thread(target=close, name="kvfs-close", daemon=True).start()
+    try:
+        async with asyncio.timeout(_ENGINE_ENDS_S):
+            await closed.wait()
+    except TimeoutError:
+        _LOG.warning("the databases could not be closed in time")

@@ -1,0 +1,117 @@
+"""From a request's raw target to its route and key.
+
+The path is looked at as it was sent, before any decoding and without normalising `..` or `//`: `/kv/a/entry`
+is the entry of `a`, `/kv/a%2Fentry` the value of `a/entry`, and `/kv/%65ntry` that of `entry`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from kvfs.errors import InvalidParameters
+from kvfs.keys import check_key
+from server.errors import MethodNotAllowed, RouteNotFound
+from server.params import decode_path
+from server.routes import BASE, Route
+
+_KEYS: Final = BASE + "/kv/"
+_KEY: Final = "{key}"
+
+
+class Router:
+    """Looks up routes; `reserved` are (method, path) of those that there will be."""
+
+    def __init__(self, routes: Iterable[Route], reserved: Iterable[tuple[str, str]] = ()) -> None:
+        # By whole path and by method: what has no key.
+        self._fixed: dict[str, dict[str, Route | None]] = {}
+        # By method, and by what follows the key ("" for nothing).
+        self._suffixes: dict[str, dict[str, Route | None]] = {}
+        # By method: whole paths below /kv/ that are no keys.
+        self._words: dict[str, dict[str, Route | None]] = {}
+        for route in routes:
+            self._add(route.method, ("" if route.at_root else BASE) + route.path, route)
+        for method, path in reserved:
+            self._add(method, BASE + path, None)
+
+    def find(self, method: str, path: str) -> tuple[Route, str]:
+        """The route of a raw path, and the decoded key, empty where the route has none.
+
+        Raises `RouteNotFound`, `MethodNotAllowed`, and for the key `InvalidParameters` or
+        `PayloadTooLarge`.
+        """
+        if not path.startswith(_KEYS):
+            return self._find_fixed(method, path), ""
+        found, raw_key = self._look(method, path[len(_KEYS) :])
+        if found is None:
+            if raw_key is None:
+                raise RouteNotFound
+            raise MethodNotAllowed(self._allowed(path[len(_KEYS) :]))
+        return found, "" if raw_key is None else check_key(decode_path(raw_key))
+
+    # --- parts --------------------------------------------------------------------------------------------
+
+    def _add(self, method: str, path: str, route: Route | None) -> None:
+        before, key, suffix = path.partition(_KEY)
+        if key:
+            if before != _KEYS:
+                raise ValueError(f"{path}: keys are below {_KEYS} only")
+            self._suffixes.setdefault(method, {})[suffix.removeprefix("/")] = route
+        elif path.startswith(_KEYS):
+            self._words.setdefault(method, {})[path.removeprefix(_KEYS)] = route
+        else:
+            self._fixed.setdefault(path, {})[method] = route
+
+    def _look(self, method: str, rest: str) -> tuple[Route | None, str | None]:
+        """The route of what follows /kv/, and the raw key.
+
+        (None, None) where it is reserved, (None, rest) where the method has nothing of the kind.
+        """
+        words = self._words.get(method)
+        if words is not None and rest in words:
+            return words[rest], None
+        suffixes = self._suffixes.get(method)
+        if suffixes is None:
+            return None, rest
+        slash = rest.rfind("/")
+        if slash > 0 and (suffix := rest[slash + 1 :]) in suffixes and suffix:
+            found = suffixes[suffix]
+            return (None, None) if found is None else (found, rest[:slash])
+        return suffixes.get(""), rest
+
+    def _find_fixed(self, method: str, path: str) -> Route:
+        methods = self._fixed.get(path)
+        if methods is None:
+            raise RouteNotFound
+        if method == "HEAD" and method not in methods:
+            method = "GET"
+        if method in methods:
+            route = methods[method]
+            if route is None:
+                raise RouteNotFound
+            return route
+        allow = {name for name, route in methods.items() if route is not None}
+        if not allow:
+            raise RouteNotFound
+        if "GET" in allow:
+            allow.add("HEAD")
+        raise MethodNotAllowed(tuple(sorted(allow)))
+
+    def _allowed(self, rest: str) -> tuple[str, ...]:
+        methods = self._suffixes.keys() | self._words.keys()
+        return tuple(sorted(method for method in methods if self._look(method, rest)[0] is not None))
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """(path, query) of a request target, both as they were sent; `http://host` before the path is dropped.
+
+    Raises `InvalidParameters` for a fragment: it would be lost, and half a key must not stand for the whole.
+    """
+    if "#" in target:
+        raise InvalidParameters("the request target must not contain #: a key has it as %23")
+    path, _, query = target.partition("?")
+    if path[:1] != "/":
+        scheme, mark, rest = path.partition("://")
+        if mark and scheme.isalpha():
+            path = "/" + rest.partition("/")[2]
+    return path, query

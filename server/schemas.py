@@ -1,0 +1,209 @@
+"""The shapes of answers and bodies as JSON Schema (2020-12): `routes` names them, OpenAPI shows them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+Schema = dict[str, Any]
+
+STRING: Final[Schema] = {"type": "string"}
+INTEGER: Final[Schema] = {"type": "integer"}
+BOOLEAN: Final[Schema] = {"type": "boolean"}
+NUMBER: Final[Schema] = {"type": "number"}
+ANY: Final[Schema] = {}
+TRUE: Final[Schema] = {"const": True}
+STATUS_OK: Final[Schema] = {"const": "ok"}
+ENCODING: Final[Schema] = {"enum": ["utf-8", "base64"]}
+
+
+def or_null(schema: Schema) -> Schema:
+    """This, or null."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def array(of: Schema, **more: Any) -> Schema:
+    """An array of these."""
+    return {"type": "array", "items": of, **more}
+
+
+def shape(fields: dict[str, Schema], *, optional: tuple[str, ...] = ()) -> Schema:
+    """An object that has these fields; a client must bear others."""
+    required = [name for name in fields if name not in optional]
+    return {"type": "object", "properties": fields, "required": required}
+
+
+_TIMES: Final = {"created_at": INTEGER, "updated_at": INTEGER, "expire_at": or_null(INTEGER)}
+_VALUE: Final = {"value": STRING, "encoding": ENCODING, "content_type": STRING}
+
+ERROR: Final = shape(
+    {
+        "statusCode": INTEGER,
+        "error": STRING,
+        "message": STRING,
+        "code": STRING,
+        "resolution": STRING,
+        "request_id": STRING,
+        "current_etag": or_null(STRING),
+        "failed": array(STRING),
+        "gap_keys": array(STRING),
+        "oldest_cursor": STRING,
+        "outcome": {"const": "unknown"},
+    },
+    optional=("current_etag", "failed", "gap_keys", "oldest_cursor", "outcome"),
+)
+
+ENTRY: Final = shape(
+    {"key": STRING, **_VALUE, "size": INTEGER, "etag": STRING, "op_number": INTEGER, **_TIMES}
+)
+
+SET: Final = shape(
+    {
+        "status": STATUS_OK,
+        "success": TRUE,
+        "key": STRING,
+        "created": BOOLEAN,
+        "op_number": INTEGER,
+        "content_type": STRING,
+        "size": INTEGER,
+    }
+)
+DELETE: Final = shape(
+    {"status": STATUS_OK, "success": TRUE, "key": STRING, "deleted": TRUE, "op_number": INTEGER}
+)
+INCR: Final = shape(
+    {"success": TRUE, "key": STRING, "value": NUMBER, "previous": or_null(NUMBER), "op_number": INTEGER}
+)
+PUSH: Final = shape({"success": TRUE, "key": STRING, "length": INTEGER, "op_number": INTEGER})
+POP: Final = shape(
+    {
+        "success": TRUE,
+        "key": STRING,
+        "value": ANY,
+        "popped": BOOLEAN,
+        "length": INTEGER,
+        "op_number": INTEGER,
+    }
+)
+REMOVE: Final = shape(
+    {"success": TRUE, "key": STRING, "removed": {"enum": [0, 1]}, "length": INTEGER, "op_number": INTEGER}
+)
+REMOVE_BODY: Final = shape({"value": ANY}, optional=("value",))
+TTL: Final = shape(
+    {"success": TRUE, "key": STRING, "etag": STRING, "expire_at": or_null(INTEGER), "op_number": INTEGER}
+)
+
+BATCH_SET_BODY: Final = shape(
+    {
+        "items": array(
+            shape(
+                {
+                    "key": STRING,
+                    "value": STRING,
+                    "encoding": ENCODING,
+                    "content_type": STRING,
+                    "ttl": INTEGER,
+                    "if_match": STRING,
+                    "if_none_match": {"const": "*"},
+                },
+                optional=("encoding", "content_type", "ttl", "if_match", "if_none_match"),
+            )
+        )
+    }
+)
+BATCH_SET: Final = shape(
+    {
+        "success": TRUE,
+        "count": INTEGER,
+        "results": array(shape({"key": STRING, "created": BOOLEAN, "op_number": INTEGER})),
+    }
+)
+KEYS_BODY: Final = shape({"keys": array(STRING)})
+BATCH_GET: Final = shape(
+    {
+        "success": TRUE,
+        "count": INTEGER,
+        "results": {
+            "type": "object",
+            "additionalProperties": or_null(
+                shape({**_VALUE, "size": INTEGER, "etag": STRING, "op_number": INTEGER, **_TIMES})
+            ),
+        },
+    }
+)
+BATCH_DELETE: Final = shape({"success": TRUE, "deleted": INTEGER})
+
+PAGE: Final = shape(
+    {
+        "keys": array(STRING),
+        "items": array(
+            shape(
+                {
+                    "key": STRING,
+                    "size": INTEGER,
+                    "content_type": STRING,
+                    **_TIMES,
+                    "op_number": INTEGER,
+                    "value": STRING,
+                    "encoding": ENCODING,
+                },
+                optional=("value", "encoding"),
+            )
+        ),
+        "count": INTEGER,
+        "limit": INTEGER,
+        "offset": INTEGER,
+        "prefix": STRING,
+        "has_more": BOOLEAN,
+        "next_cursor": or_null(STRING),
+        "next_after": or_null(STRING),
+        "change_cursor": STRING,
+        "delimiter": STRING,
+        "prefixes": array(STRING),
+        "total": INTEGER,
+    },
+    optional=("delimiter", "prefixes", "total"),
+)
+PAST_KEYS: Final = shape(
+    {
+        "keys": array(STRING),
+        "count": INTEGER,
+        "limit": INTEGER,
+        "prefix": STRING,
+        "has_gaps": BOOLEAN,
+        "gap_keys": array(STRING),
+        "candidate_truncated": BOOLEAN,
+        "at_timestamp": INTEGER,
+    }
+)
+
+DB_CREATED: Final = shape(
+    {"success": TRUE, "status": STATUS_OK, "path": STRING, "created": BOOLEAN, "kv_table": STRING},
+    optional=("kv_table",),
+)
+DB_LIST: Final = shape(
+    {
+        "databases": array(
+            shape(
+                {
+                    "name": STRING,
+                    "path": STRING,
+                    "kind": {"enum": ["table", "directory"]},
+                    "size": or_null(INTEGER),
+                    "modified": INTEGER,
+                    "valid": BOOLEAN,
+                }
+            )
+        ),
+        "count": INTEGER,
+    }
+)
+DB_DELETED: Final = shape({"success": TRUE, "deleted": TRUE, "path": STRING, "files_removed": INTEGER})
+
+HEALTH: Final = shape(
+    {
+        "status": {"enum": ["ok", "degraded"]},
+        "version": STRING,
+        "uptime_seconds": INTEGER,
+        "sqlite_version": STRING,
+    }
+)

@@ -1,0 +1,266 @@
+"""The wire forms: everything that an answer says in JSON, and a value's headers."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+import orjson
+
+from kvfs import content_types
+from kvfs.catalog import Listed
+from kvfs.listing import Page, Query
+from kvfs.model import NS, Entry, Outcome, WriteResult, value_bytes
+from kvfs.timetravel import PastKeys
+from server.errors import JSON
+from server.reply import Reply
+
+Json = dict[str, Any]
+
+REPLAYED: Final = "Idempotent-Replayed: true\r\n"
+
+
+def json_reply(answer: Json, headers: str = "", status: int = 200) -> Reply:
+    """An answer in JSON."""
+    return Reply(status, orjson.dumps(answer), JSON, headers)
+
+
+def write_reply(answer: Json, outcome: Outcome, headers: str = "") -> Reply:
+    """The answer to a write, which says so if it is an earlier one."""
+    return Reply(200, orjson.dumps(answer), JSON, headers + REPLAYED if outcome.replayed else headers)
+
+
+# --- values --------------------------------------------------------------------------------------------
+
+
+def value_headers(entry: Entry, *, reference: bool = False, directory: bool = False) -> str:
+    """The header lines that describe a value, but for its content type."""
+    expire = "" if entry.expire_ns is None else f"X-Expire-At: {entry.expire_ns // NS}\r\n"
+    lines = (
+        f'ETag: "{entry.op_number}"\r\nAccept-Ranges: bytes\r\nX-Created-At: {entry.created_s}\r\n'
+        f"X-Updated-At: {entry.updated_s}\r\n{expire}X-Content-Type-Options: nosniff\r\n"
+    )
+    if reference:
+        lines += "X-KV-Reference: true\r\n"
+    if directory:
+        lines += "X-Directory-Mode: true\r\n"
+        if entry.sha256 is not None:
+            lines += f"X-File-Hash: {entry.sha256.hex()}\r\n"
+    return lines
+
+
+@lru_cache(maxsize=1024)
+def content_type_header(content_type: str) -> str:
+    """A stored content type, if it can stand in a header: by SQL, anything can get into a row."""
+    if content_type.isascii() and content_type.isprintable() and "/" in content_type:
+        return content_type
+    return content_types.BYTES
+
+
+def encoded(value: bytes) -> tuple[str, str]:
+    """(text, encoding): the text itself with `utf-8`, or base64 with `base64`."""
+    try:
+        return value.decode(), "utf-8"
+    except UnicodeDecodeError:
+        return base64.b64encode(value).decode(), "base64"
+
+
+def entry_form(entry: Entry) -> Json:
+    """A value and its metadata in one."""
+    assert entry.value is not None
+    text, encoding = encoded(value_bytes(entry.value))
+    return {
+        "key": entry.key,
+        "value": text,
+        "encoding": encoding,
+        "content_type": entry.content_type,
+        "size": entry.size,
+        "etag": entry.etag,
+        "op_number": entry.op_number,
+        "created_at": entry.created_s,
+        "updated_at": entry.updated_s,
+        "expire_at": seconds(entry.expire_ns),
+    }
+
+
+def seconds(ns: int | None) -> int | None:
+    """Nanoseconds as whole seconds."""
+    return None if ns is None else ns // NS
+
+
+# --- lists ---------------------------------------------------------------------------------------------
+
+
+def page_form(page: Page, query: Query, change_cursor: str) -> Json:
+    """One page of keys."""
+    count = len(page.entries) + len(page.prefixes)
+    answer: Json = {
+        "keys": [entry.key for entry in page.entries],
+        "items": [_item(entry, values=query.values) for entry in page.entries],
+        "count": count,
+        "limit": query.limit,
+        "offset": query.offset,
+        "prefix": query.prefix,
+        "has_more": page.has_more,
+        "next_cursor": str(query.offset + count) if page.has_more else None,
+        "next_after": page.last if page.has_more else None,
+        "change_cursor": change_cursor,
+    }
+    if query.delimiter:
+        answer["delimiter"] = query.delimiter
+        answer["prefixes"] = page.prefixes
+    if page.total is not None:
+        answer["total"] = page.total
+    return answer
+
+
+def _item(entry: Entry, *, values: bool) -> Json:
+    item: Json = {
+        "key": entry.key,
+        "size": entry.size,
+        "content_type": entry.content_type,
+        "created_at": entry.created_s,
+        "updated_at": entry.updated_s,
+        "expire_at": seconds(entry.expire_ns),
+        "op_number": entry.op_number,
+    }
+    if values and entry.value is not None:
+        item["value"], item["encoding"] = encoded(value_bytes(entry.value))
+    return item
+
+
+def past_form(past: PastKeys, *, ts_ns: int, prefix: str, limit: int) -> Json:
+    """The keys that there were at a time."""
+    return {
+        "keys": past.keys,
+        "count": len(past.keys),
+        "limit": limit,
+        "prefix": prefix,
+        "has_gaps": past.has_gaps,
+        "gap_keys": past.gap_keys,
+        "candidate_truncated": past.candidate_truncated,
+        "at_timestamp": ts_ns // NS,
+    }
+
+
+# --- writes --------------------------------------------------------------------------------------------
+
+
+def set_form(result: WriteResult) -> Json:
+    return {
+        "status": "ok",
+        "success": True,
+        "key": result.key,
+        "created": result.created,
+        "op_number": result.op_number,
+        "content_type": result.content_type,
+        "size": result.size,
+    }
+
+
+def delete_form(result: WriteResult) -> Json:
+    return {
+        "status": "ok",
+        "success": True,
+        "key": result.key,
+        "deleted": True,
+        "op_number": result.op_number,
+    }
+
+
+def incr_form(result: WriteResult) -> Json:
+    return {
+        "success": True,
+        "key": result.key,
+        "value": result.number,
+        "previous": result.previous,
+        "op_number": result.op_number,
+    }
+
+
+def push_form(result: WriteResult) -> Json:
+    return {"success": True, "key": result.key, "length": result.length, "op_number": result.op_number}
+
+
+def pop_form(result: WriteResult) -> Json:
+    """The popped element in its exact text."""
+    return {
+        "success": True,
+        "key": result.key,
+        "value": None if result.node is None else orjson.Fragment(result.node),
+        "popped": result.node is not None,
+        "length": result.length,
+        "op_number": result.op_number,
+    }
+
+
+def remove_form(result: WriteResult) -> Json:
+    return {
+        "success": True,
+        "key": result.key,
+        "removed": result.removed,
+        "length": result.length,
+        "op_number": result.op_number,
+    }
+
+
+def ttl_form(result: WriteResult) -> Json:
+    return {
+        "success": True,
+        "key": result.key,
+        "etag": str(result.op_number),
+        "expire_at": seconds(result.expire_ns),
+        "op_number": result.op_number,
+    }
+
+
+# --- batches -------------------------------------------------------------------------------------------
+
+
+def batch_set_form(outcome: Outcome) -> Json:
+    return {
+        "success": True,
+        "count": len(outcome.results),
+        "results": [
+            {"key": result.key, "created": result.created, "op_number": result.op_number}
+            for result in outcome.results
+        ],
+    }
+
+
+def batch_get_form(found: Mapping[str, Entry | None]) -> Json:
+    return {
+        "success": True,
+        "count": sum(entry is not None for entry in found.values()),
+        "results": {key: None if entry is None else _batch_entry(entry) for key, entry in found.items()},
+    }
+
+
+def _batch_entry(entry: Entry) -> Json:
+    form = entry_form(entry)
+    del form["key"]
+    return form
+
+
+def batch_delete_form(outcome: Outcome) -> Json:
+    return {"success": True, "deleted": len(outcome.results)}
+
+
+# --- databases -----------------------------------------------------------------------------------------
+
+
+def catalog_form(listed: Iterable[Listed]) -> Json:
+    databases = [
+        {
+            "name": each.name,
+            "path": each.path,
+            "kind": each.kind,
+            "size": each.size_bytes,
+            "modified": each.modified_s,
+            "valid": each.valid,
+        }
+        for each in listed
+    ]
+    return {"databases": databases, "count": len(databases)}
