@@ -143,7 +143,11 @@ class Handle:
 
     def settle_all(self, *, deadline: float | None = None) -> None:
         """Look at every key, so that everything that was done behind the server's back is in the log."""
-        self._settle(self._store.scan("", everything=True), deadline)
+        keys = self._store.scan("", everything=True)
+        if keys is not None:
+            # Only when recovery is through does the store know which keys there were.
+            self._settle(iter(()), deadline)
+            self._settle(keys, deadline)
 
     def get_at(self, key: str, ts_ns: int, *, deadline: float | None = None) -> Entry:
         """The key's entry as it was at an instant (Unix nanoseconds), ops of that very instant included.

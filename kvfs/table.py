@@ -161,7 +161,8 @@ class TableStore:
     def tail(self) -> tuple[int, int]:
         connection = self._database.connection
         with sqlite.errors():
-            self._there = self._look()
+            # What was there once is looked for again, since other programs may drop it.
+            self._there = (self._there and self._exists(connection)) or self._look()
             return self._log.tail(connection) if self._there else (0, 0)
 
     def load(self, key: str) -> KeyState:
@@ -289,10 +290,10 @@ def _entry(key: str, row: Sequence[Any]) -> Entry:
     return Entry(
         key,
         data,
-        size if data is None else len(data),
+        size,
         content_type,
-        _seconds(created_at),
-        _seconds(updated_at),
+        created_at if type(created_at) is int else _seconds(created_at),
+        updated_at if type(updated_at) is int else _seconds(updated_at),
         None if expire_at is None else _expire_ns(expire_at),
         op_number,
     )

@@ -5,8 +5,10 @@ Nothing here touches the store's durable state before `flush`; so a write that f
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from kvfs import valueops
@@ -78,9 +80,13 @@ class Transaction:
         state = self._unblocked(key)
         if state.entry is None:
             raise valueops.missing(expired=state.expired)
-        if state.entry.value is not None:
-            return state.entry
-        return state.entry.with_value(self._store.load_value(key))
+        value = state.entry.value
+        if value is None:
+            return state.entry.with_value(self._store.load_value(key))
+        if isinstance(value, FileValue):
+            # What is staged is closed with the batch.
+            return state.entry.with_value(FileValue(os.dup(value.fd), value.size))
+        return state.entry
 
     def expire_due(self, limit: int) -> int:
         """Stage the expiry of up to `limit` keys whose TTL has run out; how many there were."""
@@ -161,12 +167,8 @@ class Transaction:
         return tuple(results)
 
     def _situation(self, key: str) -> valueops.Situation:
-        return valueops.Situation(
-            state=self._unblocked(key),
-            load=lambda: self._load(key),
-            ts_ns=self._now(),
-            max_value_bytes=self._max_value_bytes,
-        )
+        state = self._unblocked(key)
+        return valueops.Situation(state, partial(self._load, key), self._now(), self._max_value_bytes)
 
     def _unblocked(self, key: str) -> KeyState:
         state = self.state(key)
@@ -199,20 +201,10 @@ class Transaction:
         self._ts_ns = ts_ns
         number = state.last_op_number + 1
         entry = None if change.value is None else _entry(key, number, ts_ns, state.entry, change)
-        self._ops.append(
-            Op(
-                seq=self._seq,
-                key=key,
-                op_number=number,
-                op_type=change.op_type,
-                origin=change.origin,
-                ts_ns=ts_ns,
-                entry=entry,
-                recorded=change.recorded,
-                ttl_s=change.ttl_s,
-            )
-        )
-        state = KeyState(entry, number, change.op_type is OpType.EXPIRE, blocked=state.blocked)
+        op_type, recorded = change.op_type, change.recorded
+        op = Op(self._seq, key, number, op_type, change.origin, ts_ns, entry, recorded, change.ttl_s)
+        self._ops.append(op)
+        state = KeyState(entry, number, op_type is OpType.EXPIRE, None, state.blocked)
         self._states[key] = state
         return state
 
@@ -227,14 +219,10 @@ class Transaction:
 def _entry(key: str, number: int, ts_ns: int, before: Entry | None, change: Change) -> Entry:
     assert change.value is not None
     now_s = ts_ns // NS
+    value = change.value
+    created_s = now_s if before is None else before.created_s
+    updated_s = now_s if before is None or change.touch else before.updated_s
     return Entry(
-        key=key,
-        value=change.value,
-        size=len(change.value),
-        content_type=change.content_type,
-        created_s=now_s if before is None else before.created_s,
-        updated_s=before.updated_s if before is not None and not change.touch else now_s,
-        expire_ns=change.expire_ns,
-        op_number=number,
-        sha256=value_hash(change.value),
-    )
+        key, value, len(value), change.content_type, created_s, updated_s, change.expire_ns, number,
+        value_hash(value),
+    )  # fmt: skip

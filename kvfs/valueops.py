@@ -15,6 +15,7 @@ from kvfs.errors import CasMismatch, InvalidParameters, KeyExpired, KeyNotFound,
 from kvfs.model import (
     NS,
     NS_PER_MS,
+    UNCONDITIONAL,
     Change,
     Conditions,
     Delete,
@@ -85,6 +86,8 @@ def decide(write: KeyWrite, situation: Situation) -> Decision:
 
 def check_conditions(conditions: Conditions, situation: Situation) -> None:
     """Raises `CasMismatch` where a condition does not hold."""
+    if conditions is UNCONDITIONAL:
+        return
     entry = situation.state.entry
     current = None if entry is None else entry.etag
     if conditions.value is not None:
@@ -123,14 +126,8 @@ def read_node(value: bytes, path: str) -> bytes:
 
 def _set(write: Set, situation: Situation) -> Decision:
     _check_size(len(write.value), situation)
-    change = Change(
-        OpType.SET,
-        write.value,
-        content_type=write.content_type,
-        expire_ns=None if write.ttl_s is None else expiry(situation.ts_ns, write.ttl_s),
-        ttl_s=write.ttl_s,
-        recorded=write.history,
-    )
+    expire_ns = None if write.ttl_s is None else expiry(situation.ts_ns, write.ttl_s)
+    change = Change(OpType.SET, write.value, write.content_type, expire_ns, write.ttl_s, write.history)
     return change, _result(write.key, change, situation)
 
 
@@ -285,13 +282,9 @@ def _edited(
 
 def _result(key: str, change: Change, situation: Situation) -> WriteResult:
     assert change.value is not None
-    return WriteResult(
-        key,
-        situation.next_op_number,
-        created=situation.state.entry is None,
-        content_type=change.content_type,
-        size=len(change.value),
-    )
+    state = situation.state
+    created = state.entry is None
+    return WriteResult(key, state.last_op_number + 1, True, created, change.content_type, len(change.value))
 
 
 def _check_size(size: int, situation: Situation) -> None:

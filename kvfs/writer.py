@@ -44,6 +44,7 @@ _LOG = logging.getLogger("kvfs.writer")
 
 _BATCH_JOBS: Final = 256
 _BATCH_BYTES: Final = 32 << 20
+_GATHER_TURNS: Final = 8
 _LOCKED_PAUSE_S: Final = 0.005
 
 
@@ -192,8 +193,18 @@ class Writer:
         while (step := self._steps.get()) is not None:
             step()
 
-    def _begin_batch(self) -> None:
-        self._take_turn(self._light_batch, instead=self._heavy_batch)
+    def _begin_batch(self, gathered: int = 0, turns: int = 0) -> None:
+        """Begin a batch, as soon as a turn of the loop has brought no more to write.
+
+        Requests come in turns, some in each; to wait until they are all in makes fewer commits, and costs
+        who is alone one turn.
+        """
+        waiting = len(self._queue)
+        if waiting == gathered or turns == _GATHER_TURNS or self._turn is None:
+            self._take_turn(self._light_batch, instead=self._heavy_batch)
+        else:
+            again = partial(self._begin_batch, waiting, turns + 1)
+            self._take_turn(again, instead=self._heavy_batch)
 
     def _take_turn(self, step: Callable[[], None], *, instead: Callable[[], None]) -> None:
         """Have a step taken in a turn, or `instead` by the writer's thread, if there are no turns."""

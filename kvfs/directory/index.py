@@ -113,6 +113,11 @@ class Index:
         with self.readers.borrow() as connection:
             return bool(fetch(connection, "SELECT 1 FROM folders WHERE path = ?", (path,)))
 
+    def folders_of_keys(self) -> list[str]:
+        """The folders in which keys are known to lie."""
+        with self.readers.borrow() as connection:
+            return [row[0] for row in fetch(connection, "SELECT DISTINCT folder FROM files")]
+
     def keys_in(self, folder: str) -> dict[str, Signature | None]:
         """The keys whose files lie in this very folder."""
         with self.readers.borrow() as connection:

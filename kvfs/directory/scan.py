@@ -52,7 +52,7 @@ def scan(tree: Tree, index: Index, folders: list[str], mark: Mark, *, everything
         except OSError as exc:
             raise from_os_error(exc, f"read the folder {path!r}") from exc
         for name, kind in names:
-            if is_ignored(name):
+            if is_ignored(name) or not _is_utf8(name):
                 continue
             below = f"{path}/{name}" if path else name
             if kind == "folder":
@@ -67,6 +67,10 @@ def scan(tree: Tree, index: Index, folders: list[str], mark: Mark, *, everything
                 yield key
         yield from known
         mark(path, signature)
+    if everything:
+        for path in index.folders_of_keys():
+            if path not in seen:
+                yield from index.keys_in(path)
 
 
 def _signature(tree: Tree, path: str) -> Signature | None:
@@ -79,6 +83,10 @@ def _file_signature(tree: Tree, key: str) -> Signature | None:
     except NoKey:
         return None
     return None if found is None else found.signature
+
+
+def _is_utf8(name: str) -> bool:
+    return name.isascii() or not any("\udc80" <= char <= "\udcff" for char in name)
 
 
 def _components(path: str) -> list[str]:
