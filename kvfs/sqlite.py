@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 SqlValue = None | int | float | str | bytes
 
+SQLITE_VERSION: Final = apsw.sqlite_lib_version()
+
 _STATEMENTS_CACHED: Final = 200
 _CACHE_KIB: Final = 8192
 _BUSY_PAUSE_S: Final = 0.005

@@ -33,7 +33,7 @@ from server.bridge import Bridge
 from server.errors import InternalError, error_reply
 from server.exchange import Exchange, Services, visible
 from server.params import Params
-from server.protocol import Server
+from server.protocol import Protocol, Server
 from server.reply import CLIENT_GONE, Reply
 from server.router import Router, split_target
 from server.routes import RESERVED, ROUTES
@@ -148,7 +148,8 @@ class App:
         if EXPECT in request.headers or request.content.exception() is not None:
             # The client waits for leave to send it, or sends what cannot be told from the next request.
             reply.force_close()
-            reply.hang_up = True
+            if isinstance(request.protocol, Protocol):
+                reply.then = request.protocol.hang_up
         elif int(request.headers.get(CONTENT_LENGTH, INLINE_MAX_BYTES + 1)) > INLINE_MAX_BYTES:
             reply.force_close()
 

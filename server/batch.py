@@ -13,7 +13,7 @@ from kvfs.errors import InvalidParameters, PayloadTooLarge
 from kvfs.handle import Handle
 from kvfs.keys import check_key
 from kvfs.model import UNCONDITIONAL, BatchDelete, BatchSet, Conditions, Entry, Set
-from server import wire
+from server import preconditions, wire
 from server.body import INVALID_JSON, json_object
 from server.exchange import Exchange
 from server.reply import Reply
@@ -24,7 +24,7 @@ _VALUES_MAX_BYTES: Final = 64 * MIB
 
 async def batch_set(exchange: Exchange) -> Reply:
     """Store many values."""
-    history = exchange.params.history
+    history, idempotency_key = exchange.params.history, exchange.idempotency_key
     most = exchange.services.config.max_batch_items
     body = await exchange.json_body().read()
     read = partial(_sets, body, most=most, history=history)
@@ -32,7 +32,12 @@ async def batch_set(exchange: Exchange) -> Reply:
         sets = read()
     else:
         sets = await exchange.bridge.run(read, exchange.deadline)
-    return await _apply(exchange, BatchSet(sets), may_create=True)
+    demanding = [each.key for each in sets if preconditions.demand_a_key(each.conditions)]
+    with exchange.lease_now() or await exchange.lease_to_write(demanding=demanding) as handle:
+        outcome = await exchange.bridge.write(
+            handle, BatchSet(sets), deadline=exchange.deadline, idempotency_key=idempotency_key
+        )
+    return wire.write_reply(wire.batch_set_form(outcome), outcome)
 
 
 async def batch_get(exchange: Exchange) -> Reply:
@@ -47,22 +52,16 @@ async def batch_get(exchange: Exchange) -> Reply:
 
 async def batch_delete(exchange: Exchange) -> Reply:
     """Remove many keys."""
-    history = exchange.params.history
+    history, idempotency_key = exchange.params.history, exchange.idempotency_key
     keys = _keys(await exchange.json_body().read(), most=exchange.services.config.max_batch_items)
-    return await _apply(exchange, BatchDelete(keys, history))
+    with exchange.lease_now() or await exchange.lease() as handle:
+        outcome = await exchange.bridge.write(
+            handle, BatchDelete(keys, history), deadline=exchange.deadline, idempotency_key=idempotency_key
+        )
+    return wire.write_reply(wire.batch_delete_form(outcome), outcome)
 
 
 # --- parts ---------------------------------------------------------------------------------------------
-
-
-async def _apply(exchange: Exchange, write: BatchSet | BatchDelete, *, may_create: bool = False) -> Reply:
-    idempotency_key = exchange.idempotency_key
-    with exchange.lease_now() or await exchange.lease(may_create=may_create) as handle:
-        outcome = await exchange.bridge.write(
-            handle, write, deadline=exchange.deadline, idempotency_key=idempotency_key
-        )
-    form = wire.batch_set_form if isinstance(write, BatchSet) else wire.batch_delete_form
-    return wire.write_reply(form(outcome), outcome)
 
 
 def _batch_get_reply(handle: Handle, keys: tuple[str, ...], *, deadline: float) -> Reply:

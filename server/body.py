@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
 import aiofiles
@@ -14,7 +13,7 @@ from aiohttp.web_protocol import RequestPayloadError
 from multidict import istr
 
 from kvfs.errors import DeadlineExceeded, InvalidParameters, PayloadTooLarge, from_os_error
-from kvfs.model import INLINE_MAX_BYTES, FileValue, Value
+from kvfs.model import INLINE_MAX_BYTES, FileValue
 
 CONTENT_ENCODING: Final = istr("Content-Encoding")
 CONTENT_LENGTH: Final = istr("Content-Length")
@@ -24,20 +23,18 @@ INVALID_JSON: Final = "Invalid JSON body"
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-Upload = Callable[[], Awaitable[FileValue]]
-"""Makes the file for a large body."""
-
 
 class Body:
     """The body of a request, not yet read. `deadline` (monotonic seconds) bounds the reading."""
 
-    __slots__ = ("_deadline", "_limit", "_request", "declared")
+    __slots__ = ("_begun", "_deadline", "_limit", "_request", "declared")
 
     def __init__(self, request: web.BaseRequest, *, limit: int, deadline: float) -> None:
         """Raises `PayloadTooLarge` for a body declared longer than `limit`, before any of it is read."""
         self._request = request
         self._limit = limit
         self._deadline = deadline
+        self._begun: list[bytes] = []
         headers = request.headers
         if CONTENT_ENCODING in headers and headers[CONTENT_ENCODING].strip().lower() != "identity":
             raise InvalidParameters("Content-Encoding is not supported: send the body as it is")
@@ -63,19 +60,29 @@ class Body:
         await self._collect(parts, self._limit)
         return b"".join(parts)
 
-    async def receive(self, upload: Upload) -> Value:
-        """All of it, in memory if it is small, else in a file, which is the caller's to close."""
-        small = self.declared is not None and self.declared <= INLINE_MAX_BYTES
-        parts: list[bytes] = []
-        if (small or self.declared is None) and await self._collect(parts, INLINE_MAX_BYTES):
-            return b"".join(parts)
-        file = await upload()
+    async def small(self) -> bytes | None:
+        """All of it, if it is small; None where `spill` must be called. One declared large is not begun."""
+        if self.declared is not None and self.declared > INLINE_MAX_BYTES:
+            return None
+        return b"".join(self._begun) if await self._collect(self._begun, INLINE_MAX_BYTES) else None
+
+    async def spill(self, file: FileValue) -> None:
+        """Write what `small` has read, and all that follows, to a file."""
+        self._invite()
         try:
-            await self._spill(parts, file)
-        except BaseException:
-            file.close()
+            async with aiofiles.open(file.fd, "wb", closefd=False) as writing:
+                chunk = b"".join(self._begun) or await self._next()
+                self._begun.clear()
+                while chunk:
+                    if file.size + len(chunk) > self._limit:
+                        raise self._too_large()
+                    await writing.write(chunk)
+                    file.size += len(chunk)
+                    chunk = await self._next()
+        except ConnectionError:
             raise
-        return file
+        except OSError as exc:
+            raise from_os_error(exc, "keep the upload") from exc
 
     # --- parts --------------------------------------------------------------------------------------------
 
@@ -91,24 +98,6 @@ class Body:
             if size > most:
                 return False
         return True
-
-    async def _spill(self, parts: list[bytes], file: FileValue) -> None:
-        """Write to the file what was read, and all that follows."""
-        self._invite()
-        try:
-            async with aiofiles.open(file.fd, "wb", closefd=False) as writing:
-                chunk = b"".join(parts) or await self._next()
-                parts.clear()
-                while chunk:
-                    if file.size + len(chunk) > self._limit:
-                        raise self._too_large()
-                    await writing.write(chunk)
-                    file.size += len(chunk)
-                    chunk = await self._next()
-        except ConnectionError:
-            raise
-        except OSError as exc:
-            raise from_os_error(exc, "keep the upload") from exc
 
     async def _next(self) -> bytes:
         """The next piece of the body; empty at its end."""

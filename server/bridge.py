@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
@@ -193,9 +193,10 @@ class Bridge:
             raise
         finally:
             self._waits.pop(wait, None)
-        if future.cancelled():
-            raise DeadlineExceeded
-        return future.result()
+        try:
+            return future.result()
+        except CancelledError:
+            raise DeadlineExceeded from None
 
     def _sweep(self) -> None:
         """Wake those whose time is over. A timer for each would cost more than a look now and then."""
@@ -235,9 +236,12 @@ def _release(lease: Lease) -> None:
     lease.release()
 
 
-def _discard(discard: Discard[T], future: Future[T]) -> None:
-    if not future.cancelled() and future.exception() is None:
-        discard(future.result())
+def _discard(discard: Discard[T], future: Future[T] | Pending[T]) -> None:
+    try:
+        result = future.result()
+    except Exception:
+        return  # there is nothing to let go of
+    discard(result)
 
 
 def close_entry(entry: Entry) -> None:

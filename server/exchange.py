@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,7 +11,7 @@ from multidict import istr
 
 from kvfs.config import MIB, Config
 from kvfs.engine import Engine, Lease
-from kvfs.errors import InvalidParameters
+from kvfs.errors import CasMismatch, DatabaseNotFound, InvalidParameters
 from server.body import Body
 from server.bridge import Bridge
 from server.params import Params
@@ -71,10 +72,27 @@ class Exchange:
         target = self.params.target
         return self.services.engine.lease_now(target.db, target.table)
 
-    async def lease(self, *, may_create: bool = False) -> Lease:
-        """The store that the request means; `may_create`: it may ask for it to be made."""
+    async def lease(self) -> Lease:
+        """The store that the request means."""
+        return await self._lease(create=False)
+
+    async def lease_to_write(self, *, demanding: Sequence[str] = ()) -> Lease:
+        """The store that the request means, made if the request asks for that.
+
+        `demanding`: keys that must be there already. So the write is going to fail where there is no store
+        yet, and a failed request makes none.
+        """
+        create = self.params.target.create
+        try:
+            return await self._lease(create=create and not demanding)
+        except DatabaseNotFound:
+            if create:
+                message = "Key does not exist for CAS"
+                raise CasMismatch(message, current_etag=None, failed=list(demanding)) from None
+            raise
+
+    async def _lease(self, *, create: bool) -> Lease:
         target = self.params.target
-        create = may_create and target.create
         return await self.services.bridge.lease(
             target.db, target.table, create=create, deadline=self.deadline
         )

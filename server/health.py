@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 
-import apsw
-
+from kvfs.sqlite import SQLITE_VERSION
 from server import wire
 from server.exchange import Exchange
 from server.reply import Reply
@@ -19,6 +18,6 @@ async def health(exchange: Exchange) -> Reply:
             "status": "ok",
             "version": services.version,
             "uptime_seconds": int(time.monotonic() - services.started),
-            "sqlite_version": apsw.sqlite_lib_version(),
+            "sqlite_version": SQLITE_VERSION,
         }
     )

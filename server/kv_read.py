@@ -33,7 +33,7 @@ class _Asked:
 
 
 def _asked(params: Params) -> _Asked:
-    return _Asked(params.text("path"), params.timestamp("at_timestamp"), bool(params.flag("rebuild")))
+    return _Asked(params.json_path("path"), params.timestamp("at_timestamp"), bool(params.flag("rebuild")))
 
 
 async def get_value(exchange: Exchange) -> Reply:

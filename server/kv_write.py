@@ -9,10 +9,12 @@ from typing import Final
 from multidict import istr
 
 from kvfs import content_types, jsonpath
+from kvfs.engine import Lease
 from kvfs.errors import InvalidParameters
+from kvfs.handle import Handle
 from kvfs.model import (
+    Conditions,
     Delete,
-    FileValue,
     Incr,
     KeyWrite,
     OpType,
@@ -24,8 +26,9 @@ from kvfs.model import (
     SetTtl,
     Value,
 )
+from kvfs.valueops import MAX_TTL_S
 from server import preconditions, wire
-from server.body import INVALID_JSON
+from server.body import INVALID_JSON, Body
 from server.exchange import Exchange
 from server.params import Params
 from server.reply import Reply
@@ -47,7 +50,12 @@ class _Asked:
 
 
 def _asked(params: Params) -> _Asked:
-    return _Asked(params.text("path"), params.integer("ttl", low=0), params.raw("if_match"), params.history)
+    return _Asked(
+        params.json_path("path"),
+        params.integer("ttl", low=0, high=MAX_TTL_S),
+        params.raw("if_match"),
+        params.history,
+    )
 
 
 async def put_value(exchange: Exchange) -> Reply:
@@ -58,27 +66,39 @@ async def put_value(exchange: Exchange) -> Reply:
     idempotency_key = exchange.idempotency_key
     declared = headers.get(CONTENT_TYPE) or None
     body = exchange.value_body()
-    with exchange.lease_now() or await exchange.lease(may_create=True) as handle:
-        value: Value | None = body.arrived()
+    value = body.arrived()
+    if value is None:
+        value = await body.small()
+    content_type = "" if value is None else await _classified(exchange, declared, value)
+    with exchange.lease_now() or await _lease(exchange, conditions) as handle:
         if value is None:
-            value = await body.receive(partial(exchange.bridge.run, handle.upload, exchange.deadline))
-        if len(value) <= _ON_LOOP_MAX_BYTES:
-            content_type = content_types.classify(declared, value)
+            outcome = await _put_large(exchange, handle, body, declared, conditions)
         else:
-            content_type = await _classified(exchange, declared, value)
-        write = Set(
-            exchange.key, value, content_type, asked.ttl_s or None, asked.path, conditions, asked.history
-        )
-        if isinstance(value, FileValue):
-            outcome = await exchange.bridge.write_file(
-                handle, write, value, deadline=exchange.deadline, idempotency_key=idempotency_key
+            write = Set(
+                exchange.key, value, content_type, asked.ttl_s or None, asked.path, conditions, asked.history
             )
-        else:
             outcome = await exchange.bridge.write(
                 handle, write, deadline=exchange.deadline, idempotency_key=idempotency_key
             )
     result = outcome.result
     return wire.write_reply(wire.set_form(result), outcome, f'ETag: "{result.op_number}"\r\n')
+
+
+async def _put_large(
+    exchange: Exchange, handle: Handle, body: Body, declared: str | None, conditions: Conditions
+) -> Outcome:
+    asked = exchange.params.once(_asked)
+    file = await exchange.bridge.run(handle.upload, exchange.deadline)
+    try:
+        await body.spill(file)
+        content_type = await _classified(exchange, declared, file)
+    except BaseException:
+        file.close()
+        raise
+    write = Set(exchange.key, file, content_type, asked.ttl_s or None, asked.path, conditions, asked.history)
+    return await exchange.bridge.write_file(
+        handle, write, file, deadline=exchange.deadline, idempotency_key=exchange.idempotency_key
+    )
 
 
 async def delete_key(exchange: Exchange) -> Reply:
@@ -147,7 +167,9 @@ async def persist(exchange: Exchange) -> Reply:
 
 async def _apply(exchange: Exchange, write: KeyWrite, *, may_create: bool = False) -> Outcome:
     idempotency_key = exchange.idempotency_key
-    with exchange.lease_now() or await exchange.lease(may_create=may_create) as handle:
+    with exchange.lease_now() or await (
+        _lease(exchange, write.conditions) if may_create else exchange.lease()
+    ) as handle:
         return await exchange.bridge.write(
             handle, write, deadline=exchange.deadline, idempotency_key=idempotency_key
         )
@@ -174,15 +196,16 @@ async def _set_ttl(exchange: Exchange, ttl_s: int | None) -> Reply:
     return wire.write_reply(wire.ttl_form(outcome.result), outcome)
 
 
+async def _lease(exchange: Exchange, conditions: Conditions) -> Lease:
+    demanding = (exchange.key,) if preconditions.demand_a_key(conditions) else ()
+    return await exchange.lease_to_write(demanding=demanding)
+
+
 async def _classified(exchange: Exchange, declared: str | None, value: Value) -> str:
-    """The content type of a large value, which is closed if it has none."""
-    try:
-        classify = partial(content_types.classify, declared, value)
-        return await exchange.bridge.run(classify, exchange.deadline)
-    except BaseException:
-        if isinstance(value, FileValue):
-            value.close()
-        raise
+    if len(value) <= _ON_LOOP_MAX_BYTES:
+        return content_types.classify(declared, value)
+    classify = partial(content_types.classify, declared, value)
+    return await exchange.bridge.run(classify, exchange.deadline)
 
 
 def _wanted_node(body: bytes) -> bytes | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote_to_bytes
 
+from kvfs import jsonpath
 from kvfs.errors import InvalidParameters
 from server import times
 
@@ -144,6 +145,16 @@ class Params:
         """An instant in Unix nanoseconds, None where it is not given."""
         text = self._text(name)
         return None if text is None else times.parse(text, name)
+
+    def json_path(self, name: str) -> str | None:
+        """A path into JSON, None where it is not given."""
+        text = self.text(name)
+        if text is not None:
+            try:
+                jsonpath.parse(text)
+            except jsonpath.JsonPathError as exc:
+                raise InvalidParameters(str(exc)) from exc
+        return text
 
     def _text(self, name: str) -> str | None:
         given = self._given.get(name)

@@ -16,6 +16,7 @@ from yarl import URL
 
 from kvfs.errors import InvalidParameters, KvfsError, PayloadTooLarge
 from server.errors import InternalError
+from server.reply import Reply
 
 MAX_LINE_BYTES: Final = 256 * 1024
 """A request line carries an `if_match`, which is a whole value, percent-encoded."""
@@ -25,7 +26,7 @@ _LINGER_S: Final = 5.0
 _ROOT: Final = URL("/")
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-Refuse = Callable[[web.BaseRequest, KvfsError], web.StreamResponse]
+Refuse = Callable[[web.BaseRequest, KvfsError], Reply]
 """Makes the answer to what could not even be parsed."""
 
 
@@ -42,12 +43,17 @@ class Protocol(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        # What cannot be parsed is queued behind the request under way, as a message of its own. If it was
-        # that request's body, its handler would wait for the rest of it in vain.
         if self._current_request is not None and self._messages:
-            message, _ = self._messages[-1]
-            if not isinstance(message, RawRequestMessage):
-                self._current_request._cancel(RequestPayloadError("malformed body"))
+            self.notice_broken(self._current_request.content)
+
+    def notice_broken(self, body: StreamReader) -> None:
+        """Tell the reader of a body, if there can be no more of it.
+
+        What cannot be parsed is queued behind the request under way, as a message of its own. If it was
+        that request's body, its handler would wait for the rest of it in vain.
+        """
+        if self._messages and not body.is_eof() and not isinstance(self._messages[-1][0], RawRequestMessage):
+            body.set_exception(RequestPayloadError("malformed body"))
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         # Asked for after every piece of a body that is read: a detour through the parser for nothing.
@@ -63,6 +69,19 @@ class Protocol(web.RequestHandler):
         """Close the connection unless a request is under way."""
         if self._waiter is not None and not self._messages:
             self.force_close()
+
+    def hang_up(self) -> None:
+        """Close the connection without reading on, but give the client time to read the answer.
+
+        To close it at once, while something comes in, would send a reset that may overtake the answer.
+        """
+        transport = self.transport
+        if transport is None or self._force_close:
+            return
+        self._force_close = True  # whatever comes in is dropped
+        transport.write_eof()
+        transport.resume_reading()
+        self._loop.call_later(_LINGER_S, transport.close)
 
     def handle_error(
         self,
@@ -83,6 +102,7 @@ class Protocol(web.RequestHandler):
             raise ConnectionResetError("an answer is under way already")
         reply = self._refuse(request, error)
         reply.force_close()
+        reply.then = self.hang_up
         return reply
 
 
@@ -124,6 +144,8 @@ class Server(web.Server):
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
+        if isinstance(protocol, Protocol):
+            protocol.notice_broken(payload)
         if message.url.absolute:
             # Its host may be one that cannot be decoded, and nothing here looks at it: see `split_target`.
             message = message._replace(url=_ROOT)

@@ -52,8 +52,8 @@ class Reply(web.StreamResponse):
         self.request_id = ""
         self.began = 0.0
         """When the request came, in monotonic seconds."""
-        self.hang_up = False
-        """Close the connection without reading what the client may still send."""
+        self.then: Callable[[], None] | None = None
+        """What is to be done when the answer is sent."""
         self._persistent: bool | None = None
         self._sent = 0
 
@@ -101,8 +101,8 @@ class Reply(web.StreamResponse):
     async def _end(self) -> None:
         if self._request.protocol.writing_paused:
             await _drained(self._request)
-        if self.hang_up:
-            self._request.protocol.force_close()
+        if self.then is not None:
+            self.then()
 
     def _bodiless(self) -> bool:
         return self._request.method == "HEAD" or self._status in _BODILESS

@@ -285,7 +285,12 @@ def sync_file_system(folder: int) -> None:
 
 def write_new(folder: int, name: str, value: Value) -> None:
     """Make a file with this value."""
-    fd = os.open(name, _NEW, _FILE_MODE, dir_fd=folder)
+    try:
+        fd = os.open(name, _NEW, _FILE_MODE, dir_fd=folder)
+    except FileExistsError:
+        # What another process left when it crashed: whoever holds the lock owns all names here.
+        remove(folder, name)
+        fd = os.open(name, _NEW, _FILE_MODE, dir_fd=folder)
     try:
         if isinstance(value, bytes):
             view = memoryview(value)
@@ -347,6 +352,9 @@ def _take(folder: int, name: str, temporary: str, store: int, key: str) -> Signa
         return None
     _regular(status, key)
     try:
+        _rename(folder, name, store, temporary, _RENAME_NOREPLACE)
+    except FileExistsError:
+        remove(store, temporary)
         _rename(folder, name, store, temporary, _RENAME_NOREPLACE)
     except FileNotFoundError:
         return None

@@ -55,6 +55,7 @@ class State:
             )
             # Opening changes what another process may be using.
             fcntl.flock(self._lock, fcntl.LOCK_EX)
+            clear(self.temporary)
             path = os.path.join(home, f"{table}.oplog")
             self._writing = sqlite.connect(path, create=True)
         except OSError as exc:
