@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import mimetypes
-import mmap
 import re
 from typing import Final
 
@@ -115,9 +114,8 @@ def is_text(value: Value) -> bool:
 
 
 def _is_json(value: Value) -> bool:
-    if isinstance(value, FileValue) and value.size:
-        with mmap.mmap(value.fd, value.size, access=mmap.ACCESS_READ) as mapped:
-            # JSON starts with one of few bytes, and most large values are not JSON.
-            if mapped[:64].lstrip(b" \t\r\n")[:1] not in b'{["-0123456789tfn':
-                return False
+    if isinstance(value, FileValue):
+        # JSON starts with one of few bytes, and most large values are not JSON.
+        if value.read(0, 64).lstrip(b" \t\r\n")[:1] not in b'{["-0123456789tfn':
+            return False
     return is_json(value_bytes(value))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import suppress
 from typing import Final
 
 import apsw
@@ -25,6 +26,7 @@ class Database:
         deadline = time.monotonic() + _OPEN_WAIT_S
         self._writing = sqlite.connect(path, create=create, deadline=deadline)
         self._reading = ReadPool(path)
+        self._identity: tuple[int, int] | None = None
         self._closed = False
         self._close_lock = threading.Lock()
         try:
@@ -109,6 +111,10 @@ class Database:
                 return
             self._closed = True
         self._reading.close()
+        if self._identity is not None and self.replaced():
+            # SQLite leaves a moved file's WAL where it is, and takes it for the WAL of what lies there now.
+            with suppress(apsw.Error):
+                self._writing.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         # Last, so that SQLite checkpoints and removes the WAL.
         self._writing.close()
 

@@ -24,7 +24,7 @@ from kvfs.directory.store import DirectoryStore
 from kvfs.errors import DeadlineExceeded, KvfsError, Overloaded, from_os_error
 from kvfs.handle import Handle
 from kvfs.model import NS, Clock
-from kvfs.paths import TABLE_DEFAULT, Kind, Location, Paths
+from kvfs.paths import TABLE_DEFAULT, Kind, Location, Paths, check_table
 from kvfs.pending import Pending
 from kvfs.store import Store, Volume
 from kvfs.table import TableStore
@@ -206,6 +206,8 @@ class Engine:
 
         True if it was made, False if it was there; then it is left untouched but for a missing KV table.
         """
+        if kv_table is not None:
+            check_table(kv_table)
         if path.endswith("/"):
             folder = self.paths.folder(path)
             existed = os.path.isdir(folder)

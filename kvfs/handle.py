@@ -128,7 +128,7 @@ class Handle:
     def list(self, query: listing.Query, *, deadline: float | None = None) -> listing.Page:
         """One page of keys, in byte order."""
         for _ in range(_LIST_ATTEMPTS):
-            self._settle(self._store.scan(query.prefix), deadline)
+            self._settle(self._store.scan(query.prefix, self._clock()), deadline)
             try:
                 with self._store.reading(self._clock(), deadline) as reader:
                     page = listing.page(reader, query)
@@ -143,7 +143,7 @@ class Handle:
 
     def settle_all(self, *, deadline: float | None = None) -> None:
         """Look at every key, so that everything that was done behind the server's back is in the log."""
-        keys = self._store.scan("", everything=True)
+        keys = self._store.scan("", self._clock(), everything=True)
         if keys is not None:
             # Only when recovery is through does the store know which keys there were.
             self._settle(iter(()), deadline)
@@ -155,7 +155,8 @@ class Handle:
         Raises `KeyNotFound` or `KeyExpired` where there was none, `TimeTravelGap` where it is not known.
         """
         check_key(key)
-        self._settle(iter(self._store.unsettled_among([key])), deadline)
+        if self._store.unsettled_among([key]):
+            self._settle(iter([key]), deadline)
         with self._store.reading(self._clock(), deadline) as reader:
             return timetravel.entry_at(reader, key, ts_ns)
 
@@ -169,7 +170,7 @@ class Handle:
         deadline: float | None = None,
     ) -> timetravel.PastKeys:
         """The keys under a prefix that there were at an instant, in byte order, from beyond `after`."""
-        self._settle(self._store.scan(prefix), deadline)
+        self._settle(self._store.scan(prefix, self._clock()), deadline)
         with self._store.reading(self._clock(), deadline) as reader:
             return timetravel.keys_at(
                 reader, ts_ns, prefix=prefix, after=after, limit=limit, cap=self._config.history_scan_cap

@@ -4,6 +4,7 @@ it too unless any absolute path is allowed. Symlinks are followed, and must not 
 from __future__ import annotations
 
 import enum
+import errno
 import os
 import re
 import stat
@@ -122,7 +123,7 @@ class Paths:
             if absolute and not _inside(os.path.normpath(path), self.data_dir):
                 raise InvalidDbPath(f"absolute database paths outside {self.data_dir} are disallowed")
             raise InvalidDbPath(f"the path leads outside {self.data_dir} through a symlink")
-        if STATE_DIR in real.split("/"):
+        if STATE_DIR in real.removeprefix(self._real_dir + "/").split("/"):
             raise InvalidDbPath(f"{STATE_DIR} is kvfs's own")
         return real, real == os.path.normpath(path)
 
@@ -185,4 +186,6 @@ def _lstat(path: str) -> os.stat_result | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as exc:
+        if exc.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise InvalidDbPath("the path is longer than the file system allows") from exc
         raise from_os_error(exc, "look at the database path") from exc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -55,8 +56,12 @@ def connect(
     flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE
     if create:
         flags |= apsw.SQLITE_OPEN_CREATE
-    with errors(f"open {path}"):
+    try:
         connection = apsw.Connection(path, flags=flags, statementcachesize=_STATEMENTS_CACHED)
+    except apsw.Error as exc:
+        if not os.path.exists(path) and not create:
+            raise DatabaseNotFound("Database file does not exist") from exc
+        raise translate(exc, f"open {path}") from exc
     try:
         with errors(f"open {path}"):
             connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
@@ -109,7 +114,8 @@ def translate(error: apsw.Error, doing: str = "use the database") -> KvfsError:
     message = f"Cannot {doing}: {error}"
     if code in (apsw.SQLITE_BUSY, apsw.SQLITE_LOCKED):
         return Overloaded("The database is locked", retry_after_s=1)
-    if code == apsw.SQLITE_FULL:
+    # The shared memory of a WAL cannot grow for want of room alone, which SQLite has no code for.
+    if code == apsw.SQLITE_FULL or getattr(error, "extendedresult", code) == apsw.SQLITE_IOERR_SHMSIZE:
         return StorageFull(message)
     if code == apsw.SQLITE_NOTADB:
         return InvalidSqliteHeader("The file is not a SQLite database")
@@ -117,8 +123,6 @@ def translate(error: apsw.Error, doing: str = "use the database") -> KvfsError:
         return DeadlineExceeded()
     if code == apsw.SQLITE_TOOBIG:
         return PayloadTooLarge("The value is larger than SQLite can hold")
-    if code == apsw.SQLITE_CANTOPEN and doing.startswith("open"):
-        return DatabaseNotFound("Database file does not exist, or cannot be opened")
     return DatabaseError(message, sqlite_code=getattr(error, "extendedresult", code))
 
 

@@ -32,6 +32,13 @@ class TooHeavy(Exception):
     """
 
 
+class StateChanged(Exception):
+    """What a batch was decided on is no longer so: it begins again.
+
+    Never leaves the engine.
+    """
+
+
 class Volume(Protocol):
     """What has one writer. All that happens between `begin` and `commit` is durable, or did not happen.
 
@@ -184,10 +191,10 @@ class Store(Protocol):
     def log_id(self) -> str:
         """The identity of the op-log; empty while there is none."""
 
-    def scan(self, prefix: str, *, everything: bool = False) -> Iterator[str] | None:
-        """Keys under a prefix that appeared or vanished behind the server's back, with `everything` also
-        those that may have changed; None where nothing did. Only the writer may go through them, and must
-        look at each.
+    def scan(self, prefix: str, now_ns: int, *, everything: bool = False) -> Iterator[str] | None:
+        """Keys under a prefix that appeared or vanished behind the server's back, or may have been edited
+        after their TTL ran out; with `everything` all that may have changed. None where nothing did. Only
+        the writer may go through them, and must look at each.
         """
 
     def unsettled_among(self, keys: Sequence[str]) -> list[str]:

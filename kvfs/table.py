@@ -142,7 +142,7 @@ class TableStore:
                 self._log_id = self._log.log_id(connection) or ""
         return self._log_id
 
-    def scan(self, prefix: str, *, everything: bool = False) -> None:
+    def scan(self, prefix: str, now_ns: int, *, everything: bool = False) -> None:
         return None
 
     def unsettled_among(self, keys: Sequence[str]) -> list[str]:
@@ -231,7 +231,10 @@ class TableStore:
         connection = self._database.connection
         exists = self._exists(connection)
         if self._log.log_id(connection) is not None:
-            return exists
+            if not exists:
+                # Another program dropped it; its log goes on.
+                connection.execute(self._schema)
+            return True
         if exists or _taken(connection, self.name):
             raise InvalidParameters(f"{self.name} exists in the database and is not a KV table")
         return False

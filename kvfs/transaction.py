@@ -68,12 +68,22 @@ class Transaction:
         if state is None:
             state = self._store.load(key)
             if state.unlogged is not None:
-                state = self._stage(key, state, state.unlogged)
+                state = self._log_what_was_done(key, state, state.unlogged)
             self._states[key] = state
         entry = state.entry
         if entry is not None and entry.expire_ns is not None and entry.expired(self._now()):
             state = self._stage(key, state, _EXPIRED)
         return state
+
+    def _log_what_was_done(self, key: str, state: KeyState, done: Change) -> KeyState:
+        """Stage what somebody did to a key behind the server's back."""
+        if state.entry is not None and state.entry.expired(self._now()):
+            # Whatever was put there since must not go with what has run out.
+            state = self._stage(key, state, _EXPIRED)
+            if done.value is None:
+                return state
+            done = done._replace(expire_ns=None)
+        return self._stage(key, state, done)
 
     def entry(self, key: str) -> Entry:
         """The key's present entry with its value; `KeyNotFound` or `KeyExpired` where there is none."""

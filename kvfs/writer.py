@@ -32,7 +32,7 @@ from kvfs.errors import DeadlineExceeded, IdempotencyKeyMismatch, KvfsError, Ove
 from kvfs.idempotency import KEPT_S, decode, encode
 from kvfs.model import NS, Clock, Outcome, Write
 from kvfs.pending import Pending
-from kvfs.store import Store, TooHeavy, Volume
+from kvfs.store import StateChanged, Store, TooHeavy, Volume
 from kvfs.transaction import Transaction
 
 T = TypeVar("T")
@@ -216,12 +216,16 @@ class Writer:
                 self._turn = None
         self._steps.put(instead)
 
-    def _end_batch(self, answers: _Answers) -> None:
-        """Answer, and begin the next batch if there is something to write."""
+    def _answer(self, answers: _Answers) -> None:
         for job, result, error in answers:
             job.pending.set(result, error)
         with self._lock:
             self._unanswered -= len(answers)
+
+    def _end_batch(self, answers: _Answers) -> None:
+        """Answer, and begin the next batch if there is something to write."""
+        self._answer(answers)
+        with self._lock:
             if not self._queue:
                 self._busy = False
                 self._idle.notify_all()
@@ -298,32 +302,38 @@ class Writer:
         self._end_batch(answers)
 
     def _write(self, jobs: list[_Job[Any]]) -> _Answers:
-        """Decide, commit and finish a batch; raises, and leaves nothing, if it cannot be done."""
-        jobs, answers = self._begin_patiently(jobs)
-        if not jobs:
-            return answers
-        try:
-            answers += self._decide(jobs, light=False)
-            self._volume.commit()
-            self._volume.finish()
-        except BaseException:
-            self._volume.rollback()
-            raise
-        return answers
+        """Decide, commit and finish a batch; raises, and leaves nothing, if it cannot be done.
 
-    def _begin_patiently(self, jobs: list[_Job[Any]]) -> tuple[list[_Job[Any]], _Answers]:
-        """Begin, waiting while another program has the lock; the jobs in time for that, and the others."""
-        late: _Answers = []
+        Jobs whose deadline passes before that are answered, and taken out of the list.
+        """
+        while self._begin_patiently(jobs):
+            try:
+                answers = self._decide(jobs, light=False)
+                self._volume.commit()
+                self._volume.finish()
+            except StateChanged:
+                self._volume.rollback()
+            except BaseException:
+                self._volume.rollback()
+                raise
+            else:
+                return answers
+        return []
+
+    def _begin_patiently(self, jobs: list[_Job[Any]]) -> bool:
+        """Begin, waiting while another program has the lock; False if no job can wait so long."""
         while jobs:
             try:
                 self._volume.begin(light=False)
-                break
+                return True
             except Overloaded as exc:
                 time.sleep(_LOCKED_PAUSE_S)
                 now = time.monotonic()
-                late += [(job, None, exc) for job in jobs if job.deadline is not None and now >= job.deadline]
-                jobs = [job for job in jobs if job.deadline is None or now < job.deadline]
-        return jobs, late
+                late = [job for job in jobs if job.deadline is not None and now >= job.deadline]
+                if late:
+                    jobs[:] = [job for job in jobs if job.deadline is None or now < job.deadline]
+                    self._answer([(job, None, exc) for job in late])
+        return False
 
     # --- parts ------------------------------------------------------------------------------------------
 

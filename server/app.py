@@ -11,12 +11,13 @@ import logging
 import os
 import secrets
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 from multidict import istr
@@ -33,8 +34,9 @@ from server.bridge import Bridge
 from server.errors import InternalError, error_reply
 from server.exchange import Exchange, Services, visible
 from server.params import Params
-from server.protocol import Protocol, Server
+from server.protocol import Server
 from server.reply import CLIENT_GONE, Reply
+from server.request import Request
 from server.router import Router, split_target
 from server.routes import RESERVED, ROUTES
 
@@ -82,12 +84,12 @@ class App:
     def close(self) -> None:
         self._bridge.close()
 
-    async def handle(self, request: web.BaseRequest) -> Reply:
+    async def handle(self, request: Request) -> Reply:
         """The answer to a request, whatever happens."""
         began = time.monotonic()
         request_id = self._request_id(request)
         try:
-            path, query = split_target(request.raw_path)
+            path, query = split_target(request.target)
             route, key = self._router.find(request.method, path)
             reply = await route.handler(Exchange(self._services, request, self._parsed(query), key, began))
         except KvfsError as exc:
@@ -100,11 +102,11 @@ class App:
         except Exception:
             _LOG.exception("%s: %s failed", request_id, request.method)
             reply = error_reply(InternalError(), request_id)
-        if not request.content.is_eof():
+        if not request.body.is_eof():
             self._leave_unread(request, reply)
         return self._finished(reply, request_id, began)
 
-    def refuse(self, request: web.BaseRequest, error: KvfsError) -> Reply:
+    def refuse(self, error: KvfsError) -> Reply:
         """The answer to what could not be parsed."""
         request_id = self._next_id()
         return self._finished(error_reply(error, request_id), request_id, time.monotonic())
@@ -123,7 +125,7 @@ class App:
             reply.force_close()
         return reply
 
-    def _request_id(self, request: web.BaseRequest) -> str:
+    def _request_id(self, request: Request) -> str:
         given = request.headers.get(REQUEST_ID)
         if given is not None and visible(given, _REQUEST_ID_MAX_CHARS):
             return given
@@ -143,13 +145,12 @@ class App:
                 self._params[query] = params
         return params
 
-    def _leave_unread(self, request: web.BaseRequest, reply: Reply) -> None:
+    def _leave_unread(self, request: Request, reply: Reply) -> None:
         """The body is not wanted: a small one is read and forgotten, before a large one the line is cut."""
-        if EXPECT in request.headers or request.content.exception() is not None:
+        if EXPECT in request.headers or request.body.exception() is not None:
             # The client waits for leave to send it, or sends what cannot be told from the next request.
             reply.force_close()
-            if isinstance(request.protocol, Protocol):
-                reply.then = request.protocol.hang_up
+            reply.then = request.protocol.hang_up
         elif int(request.headers.get(CONTENT_LENGTH, INLINE_MAX_BYTES + 1)) > INLINE_MAX_BYTES:
             reply.force_close()
 
@@ -169,7 +170,8 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     )
     try:
         app = App(engine, loop)
-        server = Server(app.handle, app.refuse, **_logging(settings.access_log))
+        log = AccessLog(sys.stdout.buffer) if settings.access_log else None
+        server = Server(app.handle, app.refuse, log)
         runner = web.ServerRunner(server, shutdown_timeout=_CONNECTIONS_END_S)
         await runner.setup()
         try:
@@ -203,12 +205,6 @@ def _tune_garbage_collection() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-
-
-def _logging(access_log: bool) -> dict[str, Any]:
-    if access_log:
-        return {"access_log": logging.getLogger("server.access"), "access_log_class": AccessLog}
-    return {"access_log": None}
 
 
 def _signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:

@@ -8,19 +8,22 @@ from typing import Any, Final, cast
 
 import aiofiles
 import orjson
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion11
 from aiohttp.web_protocol import RequestPayloadError
 from multidict import istr
 
 from kvfs.errors import DeadlineExceeded, InvalidParameters, PayloadTooLarge, from_os_error
 from kvfs.model import INLINE_MAX_BYTES, FileValue
+from server.request import Request
 
 CONTENT_ENCODING: Final = istr("Content-Encoding")
 CONTENT_LENGTH: Final = istr("Content-Length")
 EXPECT: Final = istr("Expect")
+TRANSFER_ENCODING: Final = istr("Transfer-Encoding")
 
 INVALID_JSON: Final = "Invalid JSON body"
 
+_CHUNKED: Final = "chunked"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -29,7 +32,7 @@ class Body:
 
     __slots__ = ("_begun", "_deadline", "_limit", "_request", "declared")
 
-    def __init__(self, request: web.BaseRequest, *, limit: int, deadline: float) -> None:
+    def __init__(self, request: Request, *, limit: int, deadline: float) -> None:
         """Raises `PayloadTooLarge` for a body declared longer than `limit`, before any of it is read."""
         self._request = request
         self._limit = limit
@@ -39,6 +42,8 @@ class Body:
         if CONTENT_ENCODING in headers and headers[CONTENT_ENCODING].strip().lower() != "identity":
             raise InvalidParameters("Content-Encoding is not supported: send the body as it is")
         declared = headers.get(CONTENT_LENGTH)
+        if declared is None and headers.get(TRANSFER_ENCODING, _CHUNKED).strip().lower() != _CHUNKED:
+            raise InvalidParameters("Transfer-Encoding is not supported, but for chunked")
         self.declared = None if declared is None else int(declared)
         """The Content-Length, None where there is none."""
         if self.declared is not None and self.declared > limit:
@@ -46,7 +51,7 @@ class Body:
 
     def arrived(self) -> bytes | None:
         """All of it, if it is small and came with the headers."""
-        content = self._request.content
+        content = self._request.body
         if self.declared is None or self.declared > INLINE_MAX_BYTES or not content.is_eof():
             return None
         return content.read_nowait()
@@ -103,7 +108,7 @@ class Body:
         """The next piece of the body; empty at its end."""
         try:
             async with asyncio.timeout(self._deadline - time.monotonic()):
-                return await self._request.content.readany()
+                return await self._request.body.readany()
         except TimeoutError as exc:
             raise DeadlineExceeded from exc
         except RequestPayloadError as exc:
@@ -120,9 +125,8 @@ class Body:
         expected = request.headers.get(EXPECT)
         if expected is None or expected.lower() != "100-continue" or request.version < HttpVersion11:
             return
-        transport = request.transport
-        if transport is not None and not request.content.total_bytes:
-            transport.write(_CONTINUE)
+        if not request.body.total_bytes:
+            request.transport.write(_CONTINUE)
 
     def _too_large(self) -> PayloadTooLarge:
         return PayloadTooLarge(f"The request's body is longer than {self._limit} bytes")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from aiohttp import web
 from multidict import istr
 
 from kvfs.config import MIB, Config
@@ -15,7 +14,7 @@ from kvfs.errors import CasMismatch, DatabaseNotFound, InvalidParameters
 from server.body import Body
 from server.bridge import Bridge
 from server.params import Params
-from server.preconditions import Headers
+from server.request import Headers, Request
 
 IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
 
@@ -46,9 +45,7 @@ class Exchange:
 
     __slots__ = ("deadline", "key", "params", "request", "services")
 
-    def __init__(
-        self, services: Services, request: web.BaseRequest, params: Params, key: str, began: float
-    ) -> None:
+    def __init__(self, services: Services, request: Request, params: Params, key: str, began: float) -> None:
         self.services = services
         self.request = request
         self.params = params

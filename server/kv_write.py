@@ -69,7 +69,8 @@ async def put_value(exchange: Exchange) -> Reply:
     value = body.arrived()
     if value is None:
         value = await body.small()
-    content_type = "" if value is None else await _classified(exchange, declared, value)
+    # Of a large value this is not the type yet; but what is declared is checked before anything is made.
+    content_type = await _classified(exchange, declared, b"" if value is None else value)
     with exchange.lease_now() or await _lease(exchange, conditions) as handle:
         if value is None:
             outcome = await _put_large(exchange, handle, body, declared, conditions)

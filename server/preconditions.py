@@ -6,11 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from multidict import CIMultiDictProxy, istr
+from multidict import istr
 
 from kvfs.errors import CasMismatch, InvalidParameters
 from kvfs.model import UNCONDITIONAL, Conditions
 from server.errors import RangeNotSatisfiable
+from server.request import Headers
 
 IF_MATCH: Final = istr("If-Match")
 IF_NONE_MATCH: Final = istr("If-None-Match")
@@ -21,8 +22,6 @@ _TAG: Final = r'(?:W/)?"[\x21\x23-\x7e\x80-\U0010ffff]*"'
 _TAGS: Final = re.compile(rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*")
 _EACH_TAG: Final = re.compile(r'(W/)?"([^"]*)"')
 _RANGE: Final = re.compile(r"bytes=[ \t]*([0-9]{0,19})-([0-9]{0,19})[ \t]*", re.ASCII | re.IGNORECASE)
-
-Headers = CIMultiDictProxy[str]
 
 
 @dataclass(frozen=True, slots=True)

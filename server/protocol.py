@@ -1,64 +1,165 @@
-"""aiohttp's HTTP protocol, made to answer what is no HTTP in our own form."""
+"""One connection: aiohttp's parser, buffers and flow control, with our own loop over the requests."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestPayloadError
-from yarl import URL
 
 from kvfs.errors import InvalidParameters, KvfsError, PayloadTooLarge
-from server.errors import InternalError
 from server.reply import Reply
+from server.request import Request
 
 MAX_LINE_BYTES: Final = 256 * 1024
 """A request line carries an `if_match`, which is a whole value, percent-encoded."""
 
+_LOG = logging.getLogger("server")
+
 _KEEP_ALIVE_S: Final = 75.0
 _LINGER_S: Final = 5.0
-_ROOT: Final = URL("/")
 
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-Refuse = Callable[[web.BaseRequest, KvfsError], Reply]
-"""Makes the answer to what could not even be parsed."""
+Answer = Callable[[Request], Awaitable[Reply]]
+"""Answers a request; never raises but when it is cancelled."""
+
+Refuse = Callable[[KvfsError], Reply]
+"""Makes the answer to what could not be parsed."""
+
+Log = Callable[[Request, Reply], None]
+"""Is told of each answer that was sent."""
 
 
 class Protocol(web.RequestHandler):
-    """One connection."""
+    """One connection.
 
-    __slots__ = ("_refuse",)
+    The loop over the requests replaces aiohttp's, which makes a task, a request with a URL and header
+    objects for each: together they cost more than the answer. It leans on names that aiohttp calls
+    private; so pyproject.toml bounds its version, and tests/http goes through every branch.
+    """
+
+    __slots__ = ("_answer", "_log", "_refuse")
 
     def __init__(
-        self, manager: Server, *, refuse: Refuse, loop: asyncio.AbstractEventLoop, **kwargs: Any
+        self, manager: Server, *, answer: Answer, refuse: Refuse, log: Log | None, **kwargs: Any
     ) -> None:
-        super().__init__(manager, loop=loop, **kwargs)
+        super().__init__(manager, **kwargs)
+        self._answer = answer
         self._refuse = refuse
+        self._log = log
+
+    # --- the requests -------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Answer the requests of this connection, one after the other."""
+        try:
+            while not self._force_close:
+                request, reply = await self._answer_next()
+                goes_on = reply.keep_alive and not self._close
+                if not request.body.is_eof() and not self._force_close:
+                    goes_on = await self._forget(request.body) and goes_on
+                if not goes_on:
+                    break
+                self._rest()
+        except ConnectionError:
+            self.force_close()
+        except Exception:
+            _LOG.exception("a connection failed")
+            self.force_close()
+        except BaseException:
+            self.force_close()
+            raise
+        if not self._force_close:
+            self._task_handler = None
+            if self.transport is not None:
+                self.transport.close()
+
+    async def _answer_next(self) -> tuple[Request, Reply]:
+        """Wait for a request, and answer it."""
+        if not self._messages:
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        message, body = self._messages.popleft()
+        self._make_room()
+        if not isinstance(message, RawRequestMessage):
+            request = Request(None, body, self)
+            reply = self._refuse(_malformed(message.exc))
+            reply.then = self.hang_up
+        else:
+            request = Request(message, body, self)
+            if self._messages:
+                self._notice_broken(body)
+            # aiohttp tells it when the connection is lost.
+            self._current_request = cast(web.BaseRequest, request)
+            try:
+                reply = await self._answer(request)
+            finally:
+                self._current_request = None
+            if self._upgraded:
+                # What follows is in another protocol, which is not spoken here.
+                reply.force_close()
+        try:
+            await reply.send(request)
+        finally:
+            if self._log is not None:
+                self._log(request, reply)
+        return request, reply
+
+    def _make_room(self) -> None:
+        """Let the parser go on, if it stopped because many requests were waiting."""
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+
+    async def _forget(self, body: StreamReader) -> bool:
+        """Take in what nobody wanted to read, until the client has read the answer; whether it all came."""
+        try:
+            async with asyncio.timeout(_LINGER_S):
+                while not body.is_eof():
+                    await body.readany()
+        except (TimeoutError, RequestPayloadError):
+            return False
+        return True
+
+    def _rest(self) -> None:
+        """Close the connection if no request comes for long."""
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(
+                self._next_keepalive_close_time, self._process_keepalive
+            )
+
+    # --- what comes in ------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._current_request is not None and self._messages:
-            self.notice_broken(self._current_request.content)
-
-    def notice_broken(self, body: StreamReader) -> None:
-        """Tell the reader of a body, if there can be no more of it.
-
-        What cannot be parsed is queued behind the request under way, as a message of its own. If it was
-        that request's body, its handler would wait for the rest of it in vain.
-        """
-        if self._messages and not body.is_eof() and not isinstance(self._messages[-1][0], RawRequestMessage):
-            body.set_exception(RequestPayloadError("malformed body"))
+        if self._messages and self._current_request is not None:
+            self._notice_broken(cast(Request, self._current_request).body)
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         # Asked for after every piece of a body that is read: a detour through the parser for nothing.
         if self._reading_paused:
             super().resume_reading(resume_parser)
+
+    def _notice_broken(self, body: StreamReader) -> None:
+        """Tell the reader of a body, if there can be no more of it.
+
+        What cannot be parsed is queued behind the request under way, as a message of its own. If it was
+        that request's body, its handler would wait for the rest of it in vain.
+        """
+        if not body.is_eof() and not isinstance(self._messages[-1][0], RawRequestMessage):
+            body.set_exception(RequestPayloadError("malformed body"))
+
+    # --- the end ------------------------------------------------------------------------------------------
 
     @property
     def task(self) -> asyncio.Task[None] | None:
@@ -83,43 +184,26 @@ class Protocol(web.RequestHandler):
         transport.resume_reading()
         self._loop.call_later(_LINGER_S, transport.close)
 
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        error: KvfsError
-        if isinstance(exc, LineTooLong):
-            error = PayloadTooLarge("The request line or a header field is too long")
-        elif status < 500:
-            error = InvalidParameters("The request is not valid HTTP")
-        else:
-            self.log_exception("Unhandled exception", exc_info=exc)
-            error = InternalError()
-        if request.writer.output_size > 0:
-            raise ConnectionResetError("an answer is under way already")
-        reply = self._refuse(request, error)
-        reply.force_close()
-        reply.then = self.hang_up
-        return reply
-
 
 class Server(web.Server):
     """Makes a `Protocol` for each connection."""
 
-    def __init__(self, handler: Handler, refuse: Refuse, **kwargs: Any) -> None:
-        super().__init__(
-            handler,
-            request_factory=self._request,
-            keepalive_timeout=_KEEP_ALIVE_S,
-            lingering_time=_LINGER_S,
-            max_line_size=MAX_LINE_BYTES,
-            auto_decompress=False,
-            **kwargs,
-        )
-        self._refuse = refuse
+    def __init__(self, answer: Answer, refuse: Refuse, log: Log | None = None) -> None:
+        # The loop over the requests is the protocol's: aiohttp's handler is never called.
+        super().__init__(cast(Any, answer))
+        self._options: dict[str, Any] = {
+            "loop": asyncio.get_running_loop(),
+            "answer": answer,
+            "refuse": refuse,
+            "log": log,
+            "access_log": None,
+            "keepalive_timeout": _KEEP_ALIVE_S,
+            "max_line_size": MAX_LINE_BYTES,
+            "auto_decompress": False,
+        }
+
+    def __call__(self) -> web.RequestHandler:
+        return Protocol(self, **self._options)
 
     async def finish(self, timeout_s: float) -> None:
         """Close what is idle, and wait for what is under way; nothing new may come any more.
@@ -133,20 +217,8 @@ class Server(web.Server):
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)
 
-    def __call__(self) -> web.RequestHandler:
-        return Protocol(self, refuse=self._refuse, loop=self._loop, **self._kwargs)
 
-    def _request(
-        self,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        protocol: web.RequestHandler,
-        writer: AbstractStreamWriter,
-        task: asyncio.Task[None],
-    ) -> web.BaseRequest:
-        if isinstance(protocol, Protocol):
-            protocol.notice_broken(payload)
-        if message.url.absolute:
-            # Its host may be one that cannot be decoded, and nothing here looks at it: see `split_target`.
-            message = message._replace(url=_ROOT)
-        return web.BaseRequest(message, payload, protocol, writer, task, self._loop)
+def _malformed(error: BaseException) -> KvfsError:
+    if isinstance(error, LineTooLong):
+        return PayloadTooLarge("The request line or a header field is too long")
+    return InvalidParameters("The request is not valid HTTP")

@@ -1,8 +1,4 @@
-"""Answers: a status, a few header lines and a body, written to the connection in one piece.
-
-aiohttp asks no more of an answer than `prepare`, `write_eof` and `keep_alive`. A `Reply` has these and
-leaves aside what a `web.Response` has besides: its header objects alone cost more than a look-up.
-"""
+"""Answers: a status, a few header lines and a body, written to the connection in one piece."""
 
 from __future__ import annotations
 
@@ -12,10 +8,11 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Final
 
-from aiohttp import HttpVersion11, web
-from aiohttp.abc import AbstractStreamWriter
+from aiohttp import HttpVersion11
+from aiohttp.http import StreamWriter
 
 from kvfs.model import FileValue
+from server.request import Request
 
 _LOG = logging.getLogger("server.reply")
 
@@ -35,7 +32,7 @@ ReadChunk = Callable[[FileValue, int, int], Awaitable[bytes]]
 """Reads from a file, at an offset, so many bytes, without blocking the loop."""
 
 
-class Reply(web.StreamResponse):
+class Reply:
     """An answer.
 
     `headers` are whole lines, each with its CRLF; whoever makes one sees to it that nothing from outside
@@ -43,81 +40,65 @@ class Reply(web.StreamResponse):
     """
 
     def __init__(self, status: int, body: bytes = b"", content_type: str = "", headers: str = "") -> None:
-        # Not StreamResponse.__init__: it makes the header objects that this is to do without.
-        self._status = status
+        self.status = status
         self.body = body
-        self.content_type_line = f"Content-Type: {content_type}\r\n" if content_type else ""
+        self.content_type = content_type
         self.lines = headers
         self.common = ""
         self.request_id = ""
         self.began = 0.0
         """When the request came, in monotonic seconds."""
+        self.sent = 0
+        """How many bytes of body were sent."""
+        self.keep_alive = True
         self.then: Callable[[], None] | None = None
         """What is to be done when the answer is sent."""
-        self._persistent: bool | None = None
-        self._sent = 0
-
-    @property
-    def status(self) -> int:
-        return self._status
-
-    @property
-    def keep_alive(self) -> bool | None:
-        return self._persistent
 
     def force_close(self) -> None:
-        self._persistent = False
-
-    @property
-    def body_length(self) -> int:
-        """How many bytes of body were sent."""
-        return self._sent
+        """Have the connection closed after this."""
+        self.keep_alive = False
 
     @property
     def size(self) -> int:
         """How long the body is."""
         return len(self.body)
 
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        self._request = request
-        if self._persistent is None:
-            self._persistent = request.keep_alive
-        return None
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        transport = _transport(self._request)
-        head = self._head()
-        if self._bodiless() or not self.body:
+    async def send(self, request: Request) -> None:
+        """Write it; raises `ConnectionError` where the client has gone, or does not take it."""
+        if not request.keep_alive:
+            self.keep_alive = False
+        transport = request.transport
+        head = self._head(request)
+        body = self.body
+        if not body or self._bodiless(request):
             transport.write(head)
-        elif len(self.body) < _ONE_WRITE_BYTES:
-            transport.write(head + self.body)
-            self._sent = len(self.body)
+        elif len(body) < _ONE_WRITE_BYTES:
+            transport.write(head + body)
+            self.sent = len(body)
         else:
             transport.write(head)
-            transport.write(self.body)
-            self._sent = len(self.body)
-        await self._end()
-
-    async def _end(self) -> None:
-        if self._request.protocol.writing_paused:
-            await _drained(self._request)
+            transport.write(body)
+            self.sent = len(body)
+        if request.protocol.writing_paused:
+            await _drained(request)
         if self.then is not None:
             self.then()
 
-    def _bodiless(self) -> bool:
-        return self._request.method == "HEAD" or self._status in _BODILESS
+    def _bodiless(self, request: Request) -> bool:
+        return request.method == "HEAD" or self.status in _BODILESS
 
-    def _head(self) -> bytes:
-        request = self._request
-        length = "" if self._status in _BODILESS else f"Content-Length: {self.size}\r\n"
-        if not self._persistent:
+    def _head(self, request: Request) -> bytes:
+        status = self.status
+        content_type = f"Content-Type: {self.content_type}\r\n" if self.content_type else ""
+        length = "" if status in _BODILESS else f"Content-Length: {self.size}\r\n"
+        if not self.keep_alive:
             connection = "Connection: close\r\n"
-        elif request.version < HttpVersion11:
-            connection = "Connection: keep-alive\r\n"
-        else:
+        elif request.version is HttpVersion11:
             connection = ""
+        else:
+            connection = "Connection: keep-alive\r\n"
         return (
-            f"{_STATUS_LINES[self._status]}{self.content_type_line}{length}{self.lines}{connection}{self.common}\r\n"
+            f"{_STATUS_LINES[status]}{content_type}{length}{self.lines}{connection}{self.common}\r\n"
         ).encode("latin-1")
 
 
@@ -146,15 +127,17 @@ class FileReply(Reply):
     def size(self) -> int:
         return len(self._stretch)
 
-    async def write_eof(self, data: bytes = b"") -> None:
+    async def send(self, request: Request) -> None:
         with self._file:
-            transport = _transport(self._request)
-            transport.write(self._head())
-            if not self._bodiless():
-                await self._send(transport)
-            await self._end()
+            if not request.keep_alive:
+                self.keep_alive = False
+            request.transport.write(self._head(request))
+            if not self._bodiless(request):
+                await self._send_body(request)
+            if self.then is not None:
+                self.then()
 
-    async def _send(self, transport: asyncio.Transport) -> None:
+    async def _send_body(self, request: Request) -> None:
         offset, end = self._stretch.start, self._stretch.stop
         while offset < end:
             try:
@@ -165,29 +148,22 @@ class FileReply(Reply):
             else:
                 if not chunk:
                     _LOG.warning("%s: a file became shorter while it was sent", self.request_id)
+            transport = request.transport
             if not chunk:
                 transport.abort()
                 raise ConnectionResetError("the value cannot be sent whole")
-            if transport.is_closing():
-                raise ConnectionResetError("the client has gone")
             transport.write(chunk)
             offset += len(chunk)
-            self._sent += len(chunk)
-            if self._request.protocol.writing_paused:
-                await _drained(self._request)
+            self.sent += len(chunk)
+            if request.protocol.writing_paused:
+                await _drained(request)
 
 
-def _transport(request: web.BaseRequest) -> asyncio.Transport:
-    transport = request.transport
-    if transport is None or transport.is_closing():
-        raise ConnectionResetError("the client has gone")
-    return transport
-
-
-async def _drained(request: web.BaseRequest) -> None:
+async def _drained(request: Request) -> None:
     """Wait until the client has taken what was written; break the connection when it takes nothing."""
-    transport = _transport(request)
-    draining = asyncio.ensure_future(request.writer.drain())
+    transport = request.transport
+    writer = StreamWriter(request.protocol, asyncio.get_running_loop())
+    draining = asyncio.ensure_future(writer.drain())
     try:
         while True:
             left = transport.get_write_buffer_size()

@@ -55,11 +55,24 @@ class Signature(NamedTuple):
         return self[:3] == other[:3]
 
 
+class Rights(NamedTuple):
+    """Who may do what with a file."""
+
+    mode: int
+    owner: int
+    group: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Rights:
+        return cls(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+
+
 class Found(NamedTuple):
     """A key's file: its signature, the folder it lies in (as a path from the root), and its value."""
 
     signature: Signature
     folder: str
+    rights: Rights
     value: Value | None = None
 
 
@@ -94,7 +107,8 @@ class Tree:
                 components = (*components, OWN_VALUE)
             if status is None:
                 return None
-            return Found(Signature.of(_regular(status, key)), "/".join(components[:-1]))
+            _regular(status, key)
+            return Found(Signature.of(status), "/".join(components[:-1]), Rights.of(status))
 
     def read(self, key: str) -> Found | None:
         """The key's file with its value as it was under that signature; None where there is none.
@@ -107,13 +121,14 @@ class Tree:
                 return None
             fd, folder = opened
             try:
-                before = Signature.of(_regular(os.fstat(fd), key))
+                status = _regular(os.fstat(fd), key)
+                before = Signature.of(status)
                 if before.size > INLINE_MAX_BYTES:
                     fd, large = -1, FileValue(fd, before.size)
-                    return Found(before, folder, large)
+                    return Found(before, folder, Rights.of(status), large)
                 value = os.read(fd, before.size + 1)
                 if len(value) == before.size and Signature.of(os.fstat(fd)) == before:
-                    return Found(before, folder, value)
+                    return Found(before, folder, Rights.of(status), value)
             finally:
                 if fd >= 0:
                     os.close(fd)
@@ -283,8 +298,8 @@ def sync_file_system(folder: int) -> None:
         os.close(fd)
 
 
-def write_new(folder: int, name: str, value: Value) -> None:
-    """Make a file with this value."""
+def write_new(folder: int, name: str, value: Value, rights: Rights | None = None) -> None:
+    """Make a file with this value, and with these rights, as far as we may give them."""
     try:
         fd = os.open(name, _NEW, _FILE_MODE, dir_fd=folder)
     except FileExistsError:
@@ -292,6 +307,10 @@ def write_new(folder: int, name: str, value: Value) -> None:
         remove(folder, name)
         fd = os.open(name, _NEW, _FILE_MODE, dir_fd=folder)
     try:
+        if rights is not None:
+            with suppress(PermissionError):
+                os.fchown(fd, rights.owner, rights.group)
+            os.fchmod(fd, rights.mode)
         if isinstance(value, bytes):
             view = memoryview(value)
             while view:

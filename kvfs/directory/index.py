@@ -54,6 +54,7 @@ _ROW: Final = (
 )
 _LIVE: Final = "(expire_ns IS NULL OR expire_ns > :now)"
 _OPEN_WAIT_S: Final = 5.0
+_MARKS: Final = ("version", "log_id", "boot_id")
 
 
 class Row(NamedTuple):
@@ -214,8 +215,9 @@ class Index:
         if os.path.exists(self._path):
             with suppress(KvfsError, apsw.Error):
                 connection = self._connect()
+                damaged = connection.pragma("quick_check") != "ok"
                 known = dict(fetch(connection, "SELECT name, value FROM meta"))
-                if (known["version"], known["log_id"], known["boot_id"]) == self._marks():
+                if not damaged and tuple(known[name] for name in _MARKS) == self._marks():
                     return connection
                 connection.close()
             for suffix in ("", "-wal", "-shm"):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from kvfs.directory.files import Signature
+from kvfs.directory.files import Rights, Signature
 from kvfs.model import NS
 
 _PROBE: Final = "clock"
@@ -27,6 +27,8 @@ class Grain:
         self._fd = os.open(
             _PROBE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666, dir_fd=folder
         )
+        # What a file that is made here gets.
+        self.rights = Rights.of(os.fstat(self._fd))
         times = [self._now_ns() for _ in range(_PROBES)]
         if len(set(times)) == len(times):
             self._margin_ns = 0

@@ -22,7 +22,7 @@ import apsw
 from kvfs import idempotency, sqlite
 from kvfs.directory import files
 from kvfs.directory.index import Index
-from kvfs.errors import Overloaded, StorageFailure, from_os_error
+from kvfs.errors import DatabaseError, InvalidSqliteHeader, Overloaded, StorageFailure, from_os_error
 from kvfs.model import Op, OpType
 from kvfs.oplog import OpLog
 from kvfs.sqlite import ReadPool, fetch, sql_value, stored_value
@@ -58,6 +58,9 @@ class State:
             clear(self.temporary)
             path = os.path.join(home, f"{table}.oplog")
             self._writing = sqlite.connect(path, create=True)
+        except InvalidSqliteHeader as exc:
+            self._close_files()
+            raise DatabaseError(f"The op-log {path} is damaged: it is no SQLite database") from exc
         except OSError as exc:
             self._close_files()
             raise from_os_error(exc, f"open {home}") from exc

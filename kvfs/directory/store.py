@@ -12,13 +12,14 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from typing import Final, NamedTuple
 
 import apsw
 
 from kvfs import content_types, idempotency, sqlite
 from kvfs.directory import files, recovery
-from kvfs.directory.files import Found, NoKey, Signature, Tree
+from kvfs.directory.files import Found, NoKey, Rights, Signature, Tree
 from kvfs.directory.index import IndexReader, Row
 from kvfs.directory.names import path_of
 from kvfs.directory.racy import Grain
@@ -27,7 +28,7 @@ from kvfs.directory.state import State, clear
 from kvfs.errors import FileSystemError, NotFound, Overloaded, PathConflict, from_os_error
 from kvfs.model import Change, Entry, FileValue, KeyState, Op, OpType, Origin, Value
 from kvfs.oplog import LogReader, value_hash
-from kvfs.store import EmptyReader, Reader, TooHeavy, Unsettled
+from kvfs.store import EmptyReader, Reader, StateChanged, TooHeavy, Unsettled
 from kvfs.valueops import missing
 
 
@@ -39,6 +40,7 @@ class _Seen(NamedTuple):
 
 
 _NOTHING: Final = _Seen(None, None)
+_DUE_AT_ONCE: Final = 1000
 
 
 class DirectoryStore:
@@ -71,6 +73,8 @@ class DirectoryStore:
     def get(self, key: str, now_ns: int) -> Entry:
         opened = self._opened
         if opened is None:
+            if os.path.isdir(self._folder):
+                raise Unsettled(key)
             raise missing(expired=False)
         row = opened.state.index.get(key)
         try:
@@ -99,7 +103,7 @@ class DirectoryStore:
 
     @contextmanager
     def reading(self, now_ns: int, deadline: float | None = None) -> Iterator[Reader]:
-        opened = self._opened
+        opened = self._look()
         if opened is None:
             yield EmptyReader()
             return
@@ -110,8 +114,8 @@ class DirectoryStore:
     def log_id(self) -> str:
         return "" if self._opened is None else self._opened.state.log_id
 
-    def scan(self, prefix: str, *, everything: bool = False) -> Iterator[str] | None:
-        opened = self._opened
+    def scan(self, prefix: str, now_ns: int, *, everything: bool = False) -> Iterator[str] | None:
+        opened = self._look()
         if opened is None:
             return None
         tree, index = opened.tree, opened.state.index
@@ -119,16 +123,20 @@ class DirectoryStore:
             folders = [""] if everything else changed_folders(tree, index, prefix)
         except OSError as exc:
             raise from_os_error(exc, "scan the folder") from exc
-        return scan(tree, index, folders, self._mark, everything=everything) if folders else None
+        due = index.due(now_ns, _DUE_AT_ONCE)
+        if not folders and not due:
+            return None
+        return chain(due, scan(tree, index, folders, self._mark, everything=everything))
 
     def unsettled_among(self, keys: Sequence[str]) -> list[str]:
         opened = self._opened
         return [] if opened is None else [key for key in keys if opened.changed(key)]
 
     def upload(self) -> FileValue:
-        opened = self._come_into_being()
+        # A store that is not there yet comes into being when the value is written, not before.
+        folder = self._db if self._opened is None else f"/proc/self/fd/{self._opened.state.temporary}"
         try:
-            fd = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=opened.state.temporary)
+            fd = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as exc:
             raise from_os_error(exc, "keep an upload") from exc
         return FileValue(fd, 0)
@@ -203,10 +211,13 @@ class DirectoryStore:
         if self._light:
             raise TooHeavy
         opened = self._come_into_being()
-        opened.begin(light=False)
+        try:
+            opened.begin(light=False)
+        except Overloaded as exc:
+            raise StateChanged from exc
         self._begun = True
         if self.tail() != (0, 0):
-            raise Overloaded("Another program has just made the folder", retry_after_s=1)
+            raise StateChanged  # another program has just made the store
 
     def write(self, ops: Sequence[Op]) -> None:
         self.create()
@@ -217,7 +228,9 @@ class DirectoryStore:
             for op in self._final.values():
                 if self._must_place(op) and op.entry is not None and op.entry.value is not None:
                     opened.tree.make_room(path_of(op.key), state.temporary)
-                    files.write_new(state.temporary, str(op.seq), op.entry.value)
+                    files.write_new(
+                        state.temporary, str(op.seq), op.entry.value, self._rights(opened, op.key)
+                    )
         except NoKey as exc:
             raise PathConflict(str(exc)) from exc
         except OSError as exc:
@@ -318,6 +331,12 @@ class DirectoryStore:
         assert self._opened is not None
         return self._opened
 
+    def _look(self) -> _Opened | None:
+        """What is there, also if another program has made it since."""
+        if self._opened is None and os.path.isdir(self._folder):
+            return self._come_into_being()
+        return self._opened
+
     def _come_into_being(self) -> _Opened:
         with self._opening:
             if self._opened is None:
@@ -379,6 +398,11 @@ class DirectoryStore:
         """Whether the op's outcome is not what lies in the key's file already."""
         seen = self._seen[op.key]
         return seen.sha256 != (None if op.entry is None else op.entry.sha256)
+
+    def _rights(self, opened: _Opened, key: str) -> Rights | None:
+        """What a key's file keeps of its rights when it is replaced; None where they are the usual ones."""
+        found = self._seen[key].found
+        return None if found is None or found.rights == opened.grain.rights else found.rights
 
     def _place(self, opened: _Opened, op: Op) -> bool:
         """Put the op's file in place, or take it away; False if it was not what we saw before."""
