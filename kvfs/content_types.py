@@ -114,8 +114,7 @@ def is_text(value: Value) -> bool:
 
 
 def _is_json(value: Value) -> bool:
-    if isinstance(value, FileValue):
-        # JSON starts with one of few bytes, and most large values are not JSON.
-        if value.read(0, 64).lstrip(b" \t\r\n")[:1] not in b'{["-0123456789tfn':
-            return False
+    # JSON starts with one of few bytes, and most large values are not JSON.
+    if isinstance(value, FileValue) and value.read(0, 64).lstrip(b" \t\r\n")[:1] not in b'{["-0123456789tfn':
+        return False
     return is_json(value_bytes(value))

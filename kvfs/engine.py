@@ -24,11 +24,11 @@ from kvfs.directory.store import DirectoryStore
 from kvfs.errors import DeadlineExceeded, KvfsError, Overloaded, from_os_error
 from kvfs.handle import Handle
 from kvfs.model import NS, Clock
-from kvfs.paths import TABLE_DEFAULT, Kind, Location, Paths, check_table
+from kvfs.paths import TABLE_DEFAULT, Kind, Location, Paths, check_db, check_table
 from kvfs.pending import Pending
 from kvfs.store import Store, Volume
 from kvfs.table import TableStore
-from kvfs.writer import Turn, Writer
+from kvfs.writer import Batch, Turn, Writer
 
 _LOG = logging.getLogger("kvfs.engine")
 
@@ -36,6 +36,7 @@ _TICK_S: Final = 1.0
 _CHECKPOINT_EVERY_TICKS: Final = 5
 _FORGET_EVERY_TICKS: Final = 600
 _LEASE_WAIT_S: Final = 10.0
+_TEND_S: Final = 3.0
 _CACHED_NAMES: Final = 10_000
 
 
@@ -78,16 +79,24 @@ class _Open:
     users: int = 0
     used: float = 0.0
     expiring: Pending[int] | None = None
+    syncing: Pending[None] | None = None
 
-    def sync(self) -> None:
-        """Make durable what commits left to be written later."""
+    def sync(self) -> Pending[None] | None:
+        """Make durable what commits left to be written later; what this returns is done when it is noted."""
         mark = self.volume.sync()
-        if mark is not None:
-            self.writer.submit(lambda batch: batch.synced(mark), heavy=True).result()
+        if mark is None:
+            return None
+        return self.submit(lambda batch: batch.synced(mark))
+
+    def submit(self, run: Callable[[Batch], None]) -> Pending[None]:
+        """Have something done in the background; not for longer than `_TEND_S`, if another program locks."""
+        return self.writer.submit(run, deadline=time.monotonic() + _TEND_S, heavy=True)
 
     def close(self) -> None:
         try:
-            self.sync()
+            syncing = self.sync()
+            if syncing is not None:
+                syncing.result()
         except KvfsError as exc:
             # Whatever the last checkpoint misses is in the op-log.
             _LOG.warning("cannot checkpoint %s: %s", self.key, exc.message)
@@ -364,12 +373,12 @@ class Engine:
         try:
             if opened.expiring is None or opened.expiring.done():
                 for handle in list(opened.handles.values()):
-                    opened.expiring = handle.reap() or opened.expiring
-            if checkpoint:
-                opened.sync()
+                    opened.expiring = handle.reap(deadline=time.monotonic() + _TEND_S) or opened.expiring
+            if checkpoint and (opened.syncing is None or opened.syncing.done()):
+                opened.syncing = opened.sync()
             if forget:
                 now_s = self.clock() // NS
-                opened.writer.submit(lambda batch: batch.forget(now_s), heavy=True)
+                opened.submit(lambda batch: batch.forget(now_s))
             pending = any(handle.next_expiry() is not None for handle in list(opened.handles.values()))
         finally:
             with self._released:
@@ -395,7 +404,7 @@ def open_store(
     then the folder. With `create`, what is missing is made. Close the handle, or use it with `with`. Two
     programs may have the same store open. Raises what `Engine.lease` raises.
     """
-    absolute = os.path.abspath(path) + ("/" if path.endswith("/") else "")
+    absolute = os.path.abspath(check_db(path)) + ("/" if path.endswith("/") else "")
     engine = Engine(Paths("/", any_absolute=True), config=config)
     try:
         lease = engine.lease(absolute, table, create=create)

@@ -300,12 +300,14 @@ class Handle:
 
     # --- what the engine asks ---------------------------------------------------------------------------
 
-    def reap(self) -> Pending[int] | None:
+    def reap(self, *, deadline: float) -> Pending[int] | None:
         """Log the expiry of keys whose TTL has run out, if there are any; some at a time."""
         due = self._store.next_expiry()
         if due is None or due > self._clock():
             return None
-        return self._writer.submit(lambda batch: batch.on(self._store).expire_due(_REAP_CHUNK), heavy=True)
+        return self._writer.submit(
+            lambda batch: batch.on(self._store).expire_due(_REAP_CHUNK), deadline=deadline, heavy=True
+        )
 
     def next_expiry(self) -> int | None:
         """When the next TTL runs out, in Unix nanoseconds."""

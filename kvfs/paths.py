@@ -78,6 +78,8 @@ class Paths:
             if not os.path.isabs(db):
                 raise InvalidDbPath(_NOT_ABSOLUTE)
             return self._folder(path, table, literal=literal)
+        if db.endswith("/") and found is not None:
+            raise InvalidDbPath("the path is a file, not a directory")
         self._check_file(found, create=create)
         return Location(Kind.TABLE, path, table or TABLE_DEFAULT, literal)
 
@@ -107,12 +109,7 @@ class Paths:
 
         And whether no symlink was on the way.
         """
-        if not db:
-            raise InvalidDbPath("db must not be empty: in-memory databases are not supported")
-        if "\0" in db:
-            raise InvalidDbPath("db must not contain NUL")
-        if _MEMORY.fullmatch(db):
-            raise InvalidDbPath("in-memory databases are not supported")
+        check_db(db)
         try:
             path = self._absolute(db)
             real = os.path.realpath(path)
@@ -123,7 +120,7 @@ class Paths:
             if absolute and not _inside(os.path.normpath(path), self.data_dir):
                 raise InvalidDbPath(f"absolute database paths outside {self.data_dir} are disallowed")
             raise InvalidDbPath(f"the path leads outside {self.data_dir} through a symlink")
-        if STATE_DIR in real.removeprefix(self._real_dir + "/").split("/"):
+        if STATE_DIR in real.removeprefix(self._real_dir).split("/"):
             raise InvalidDbPath(f"{STATE_DIR} is kvfs's own")
         return real, real == os.path.normpath(path)
 
@@ -162,6 +159,17 @@ class Paths:
                 raise DatabaseNotFound("Database file does not exist")
         elif not stat.S_ISREG(found.st_mode):
             raise InvalidDbPath("the path is neither a file nor a directory")
+
+
+def check_db(db: str) -> str:
+    """The name of a database itself, if it can be one of a file; else `InvalidDbPath`."""
+    if not db:
+        raise InvalidDbPath("db must not be empty: in-memory databases are not supported")
+    if "\0" in db:
+        raise InvalidDbPath("db must not contain NUL")
+    if _MEMORY.fullmatch(db):
+        raise InvalidDbPath("in-memory databases are not supported")
+    return db
 
 
 def check_table(table: str) -> str:

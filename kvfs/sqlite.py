@@ -212,6 +212,7 @@ class ReadPool:
 
     @contextmanager
     def borrow(self) -> Iterator[apsw.Connection]:
+        """A connection for a while; its errors become kvfs's own."""
         connection = self.take()
         try:
             with errors():

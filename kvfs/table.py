@@ -39,7 +39,7 @@ from kvfs.model import (
 )
 from kvfs.oplog import LogReader, OpLog
 from kvfs.sqlite import SqlValue, fetch, has_table, quoted, sql_value, stored_value
-from kvfs.store import EmptyReader, Reader
+from kvfs.store import EmptyReader, Reader, Unsettled
 from kvfs.valueops import missing
 
 _COLUMNS: Final = ("key", "value", "content_type", "created_at", "updated_at", "expire_at", "op_number")
@@ -90,7 +90,9 @@ class TableStore:
         )
         self.count_sql = f"SELECT count(*) FROM {table} WHERE {{range}} AND {_LIVE}"
         self._log_id = ""
-        # Whether table and log are there, as this batch found it: the writer's.
+        # Whether a reader has found table and log.
+        self._known = False
+        # Whether they are there, as this batch found it: the writer's.
         self._there = False
 
     # --- reading ---------------------------------------------------------------------------------------
@@ -99,6 +101,8 @@ class TableStore:
         pool = self._database.readers
         connection = pool.take()
         try:
+            if not self._known and not self._exists(connection):
+                raise missing(expired=False)
             rows = fetch(connection, self._get, (key,))
             if rows:
                 entry = _entry(key, rows[0])
@@ -108,7 +112,8 @@ class TableStore:
             raise missing(expired=self._log.last(connection, key)[1] is OpType.EXPIRE)
         except apsw.SQLError as exc:
             if self._exists(connection):
-                raise sqlite.translate(exc) from exc
+                # It has just come into being, or is no KV table: `fetch` will tell.
+                raise Unsettled(key) from exc
             raise missing(expired=False) from None
         except apsw.Error as exc:
             raise sqlite.translate(exc) from exc
@@ -117,9 +122,11 @@ class TableStore:
 
     def fetch(self, key: str, now_ns: int) -> Entry:
         with self._database.readers.snapshot() as connection:
-            rows = fetch(connection, self._get, (key,)) if self._exists(connection) else []
+            if not self._exists(connection):
+                raise missing(expired=False)
+            rows = fetch(connection, self._get, (key,))
             if not rows:
-                return self.get(key, now_ns)
+                raise missing(expired=self._log.last(connection, key)[1] is OpType.EXPIRE)
             entry = _entry(key, rows[0])
             if entry.expired(now_ns):
                 raise missing(expired=True)
@@ -224,12 +231,14 @@ class TableStore:
     # --- parts -----------------------------------------------------------------------------------------
 
     def _exists(self, connection: apsw.Connection) -> bool:
-        return has_table(connection, self.name)
+        """Whether there is such a KV table: what has no log is another program's, and none."""
+        self._known = has_table(connection, self.name) and self._log.log_id(connection) is not None
+        return self._known
 
     def _look(self) -> bool:
         """Whether table and log are there. Raises `InvalidParameters` where something else has the name."""
         connection = self._database.connection
-        exists = self._exists(connection)
+        exists = has_table(connection, self.name)
         if self._log.log_id(connection) is not None:
             if not exists:
                 # Another program dropped it; its log goes on.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from kvfs.errors import TimeTravelGap
 from kvfs.keys import successor
-from kvfs.model import Entry
+from kvfs.model import Entry, OpType
 from kvfs.store import Reader
 from kvfs.valueops import missing
 
@@ -43,7 +43,7 @@ def entry_at(reader: Reader, key: str, ts_ns: int) -> Entry:
     if not op.recorded:
         raise TimeTravelGap("Time-travel chain gap detected for the requested timestamp")
     if op.entry is None or op.entry.expired(ts_ns):
-        raise missing(expired=op.entry is not None)
+        raise missing(expired=op.entry is not None or op.op_type is OpType.EXPIRE)
     return op.entry
 
 

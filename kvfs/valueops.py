@@ -161,7 +161,7 @@ def _incr(write: Incr, situation: Situation) -> Decision:
     with _JsonErrors():
         node = document if path is None or document is None else jsonpath.find(document, path)
         previous = None if node is None or node.strip(_WHITE) == b"null" else _number(node)
-        number = _sum(previous or 0, write.delta)
+        number = _sum(0 if previous is None else previous, write.delta)
         text = str(number).encode() if isinstance(number, int) else repr(number).encode()
         if path is not None:
             edited = jsonpath.put(document, path, text)
