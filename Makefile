@@ -22,7 +22,7 @@ serve: $(READY)
 	@exec $(BIN)/kvfs serve $(ARGS)
 
 test: $(READY)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto $(ARGS)
 
 soak: $(READY)
 	@$(BIN)/python -m pytest -m soak --timeout=3600 $(ARGS)

@@ -300,7 +300,7 @@ class Handle:
 
     # --- what the engine asks ---------------------------------------------------------------------------
 
-    def reap(self, *, deadline: float) -> Pending[int] | None:
+    def reap(self, *, deadline: float | None = None) -> Pending[int] | None:
         """Log the expiry of keys whose TTL has run out, if there are any; some at a time."""
         due = self._store.next_expiry()
         if due is None or due > self._clock():

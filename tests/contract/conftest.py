@@ -1,0 +1,85 @@
+"""The stores that the contract's tests run over: always all of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kvfs.engine import Engine
+from kvfs.paths import Kind, Paths
+from tests import invariants
+from tests.clocks import HurriedClock
+from tests.contract.driver import Driver
+from tests.contract.engine_driver import EngineDriver
+from tests.contract.http_driver import Client, HttpDriver
+from tests.reference import Reference
+from tests.serving import ServerProcess
+
+STORES = ("reference", "table", "directory", "table-http", "directory-http")
+TABLE = "things"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One server for all tests."""
+    with ServerProcess(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Driver]:
+    """An empty store, checked at the end."""
+    kind: str = request.param
+    if kind.endswith("-http"):
+        server: ServerProcess = request.getfixturevalue("server")
+        client = Client(server.host, server.port)
+        directory = kind.startswith("directory")
+        over_http = HttpDriver(
+            client, str(tmp_path / "db"), TABLE, directory=directory, check=_check(tmp_path, directory)
+        )
+        try:
+            over_http.make()
+            yield over_http
+            over_http.close()
+        finally:
+            client.close()
+        return
+    driver = _engine_driver(kind, tmp_path)
+    yield driver
+    driver.close()
+
+
+def _engine_driver(kind: str, home: Path) -> EngineDriver:
+    clock = HurriedClock()
+    paths = Paths(str(home))
+    db = str(home / "db")
+    if kind == "reference":
+        reference = Reference()
+        engine = Engine(paths, clock=clock, openers={Kind.TABLE: reference.open})
+        check: Callable[[], None] = lambda: _check_reference(reference)  # noqa: E731
+        return EngineDriver(engine, db, TABLE, clock=clock, directory=False, check=check)
+    directory = kind == "directory"
+    if directory:
+        os.mkdir(db)
+    engine = Engine(paths, clock=clock)
+    return EngineDriver(engine, db, TABLE, clock=clock, directory=directory, check=_check(home, directory))
+
+
+def _check(home: Path, directory: bool) -> Callable[[], None]:
+    def check() -> None:
+        if not directory:
+            invariants.check_table(home / "db")
+            return
+        for log in (home / "db").glob(".kvfs/*.oplog"):
+            invariants.check_folder(home / "db", log.stem)
+
+    return check
+
+
+def _check_reference(reference: Reference) -> None:
+    for volume in reference.volumes.values():
+        for ops in volume.committed.logs.values():
+            invariants.check_ops(ops)

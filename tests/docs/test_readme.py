@@ -1,0 +1,58 @@
+"""The README's tour, word for word: each command runs, and prints what the README says it prints."""
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.serving import ServerProcess
+
+ROOT = Path(__file__).resolve().parents[2]
+MARK = "--- next command ---"
+
+
+@dataclass(frozen=True)
+class Step:
+    command: str
+    expected: str
+
+
+def steps(markdown: str) -> list[Step]:
+    """The commands of all console blocks, each with the output shown below it."""
+    found: list[Step] = []
+    for block in re.findall(r"```console\n(.*?)```", markdown, re.DOTALL):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, _, output = part.partition("\n")
+            while command.endswith("\\"):
+                more, _, output = output.partition("\n")
+                command += "\n" + more
+            found.append(Step(command, output.rstrip("\n")))
+    return found
+
+
+def matches(expected: str, printed: str) -> bool:
+    """Whether this was printed, where `...` stands for anything on a line."""
+    pattern = re.escape(expected).replace(re.escape("..."), r"[^\n]*")
+    return re.fullmatch(pattern, printed.rstrip("\n")) is not None
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_tour_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "fixtures", tmp_path / "fixtures")
+    tour = steps((ROOT / "README.md").read_text())
+    assert len(tour) > 10
+    with ServerProcess(tmp_path, "--data-dir", str(tmp_path / "kvfs-data")) as server:
+        script = "\n".join(f"{step.command}\necho; echo '{MARK}'" for step in tour)
+        script = script.replace("http://127.0.0.1:8080", f"http://{server.host}:{server.port}").replace(
+            "curl ", "curl --silent "
+        )
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False
+        )
+    printed = done.stdout.split(f"\n{MARK}\n")
+    assert len(printed) == len(tour) + 1, done.stderr
+    for step, output in zip(tour, printed, strict=False):
+        assert matches(step.expected, output), f"$ {step.command}\n{output}\n{done.stderr}"

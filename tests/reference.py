@@ -1,0 +1,212 @@
+"""The reference store: a log in memory, and everything else read off it. Slow, small, plainly right.
+
+`Engine(paths, openers={Kind.TABLE: Reference().open})` runs the real engine, writer and decisions over it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from kvfs.engine import Opened
+from kvfs.model import Clock, Entry, FileValue, KeyState, Op, OpType, Value, value_bytes
+from kvfs.paths import Location
+from kvfs.store import Reader
+from kvfs.valueops import missing
+
+
+class Reference:
+    """All volumes, by their paths: what an engine closes is there again when it is opened."""
+
+    def __init__(self) -> None:
+        self.volumes: dict[str, ReferenceVolume] = {}
+
+    def open(self, location: Location, clock: Clock, create: bool) -> Opened:
+        volume = self.volumes.setdefault(location.path, ReferenceVolume())
+        return Opened(volume, lambda table: ReferenceStore(table.lower(), volume))
+
+
+@dataclass(frozen=True)
+class Content:
+    """Logs by their stores' names, and (fingerprint, answer, expire_s) by idempotency keys."""
+
+    logs: dict[str, list[Op]] = field(default_factory=dict)
+    answers: dict[str, tuple[bytes, bytes, int]] = field(default_factory=dict)
+
+
+@dataclass
+class ReferenceVolume:
+    """What readers see, and the copy that a transaction changes. A `kvfs.store.Volume`."""
+
+    committed: Content = field(default_factory=Content)
+    content: Content = field(default_factory=Content)
+
+    def begin(self, *, light: bool) -> None:
+        logs = {name: list(log) for name, log in self.committed.logs.items()}
+        self.content = Content(logs, dict(self.committed.answers))
+
+    def commit(self) -> None:
+        self.committed = self.content
+
+    def finish(self) -> None: ...
+
+    def rollback(self) -> None:
+        self.content = self.committed
+
+    def recall(self, idempotency_key: str, now_s: int) -> tuple[bytes, bytes] | None:
+        known = self.content.answers.get(idempotency_key)
+        return known[:2] if known is not None and known[2] > now_s else None
+
+    def remember(self, idempotency_key: str, fingerprint: bytes, answer: bytes, expire_s: int) -> None:
+        self.content.answers[idempotency_key] = fingerprint, answer, expire_s
+
+    def forget(self, now_s: int) -> None:
+        kept = {name: known for name, known in self.content.answers.items() if known[2] > now_s}
+        self.content = Content(self.content.logs, kept)
+
+    def sync(self) -> None: ...
+
+    def synced(self, mark: int) -> None: ...
+
+    def replaced(self) -> bool:
+        return False
+
+    def close(self) -> None: ...
+
+
+@dataclass
+class ReferenceStore:
+    """One log of a volume. A `kvfs.store.Store`."""
+
+    name: str
+    volume: ReferenceVolume
+    directory: bool = False
+
+    def get(self, key: str, now_ns: int) -> Entry:
+        state = _state(ReferenceReader(self.volume.committed.logs.get(self.name, []), now_ns), key)
+        if state.entry is None or state.entry.expired(now_ns):
+            raise missing(expired=state.expired or state.entry is not None)
+        return state.entry
+
+    fetch = get
+
+    @contextmanager
+    def reading(self, now_ns: int, deadline: float | None = None) -> Iterator[Reader]:
+        yield ReferenceReader(self.volume.committed.logs.get(self.name, []), now_ns)
+
+    def log_id(self) -> str:
+        return "reference"
+
+    def scan(self, prefix: str, now_ns: int, *, everything: bool = False) -> None: ...
+
+    def unsettled_among(self, keys: Sequence[str]) -> list[str]:
+        return []
+
+    def upload(self) -> FileValue:
+        with tempfile.TemporaryFile() as file:
+            return FileValue(os.dup(file.fileno()), 0)
+
+    def tail(self) -> tuple[int, int]:
+        return self._reader.tail()
+
+    def load(self, key: str) -> KeyState:
+        return _state(self._reader, key)
+
+    def load_value(self, key: str) -> Value:
+        raise AssertionError("no value was left out")
+
+    def due(self, now_ns: int, limit: int) -> list[str]:
+        return [entry.key for entry in self._reader.entries() if entry.expired(now_ns)][:limit]
+
+    def next_expiry(self) -> int | None:
+        entries = ReferenceReader(self.volume.committed.logs.get(self.name, []), 0).entries()
+        return min((entry.expire_ns for entry in entries if entry.expire_ns is not None), default=None)
+
+    def create(self) -> None:
+        self.volume.content.logs.setdefault(self.name, [])
+
+    def write(self, ops: Sequence[Op]) -> None:
+        self.create()
+        self.volume.content.logs[self.name].extend(map(_in_memory, ops))
+
+    @property
+    def _reader(self) -> ReferenceReader:
+        return ReferenceReader(self.volume.content.logs.get(self.name, []), 0)
+
+
+@dataclass
+class ReferenceReader:
+    """A log that nobody changes while it is read. A `kvfs.store.Reader`."""
+
+    log: list[Op]
+    now_ns: int
+
+    def page(
+        self,
+        start: str,
+        end: str | None,
+        *,
+        limit: int,
+        offset: int = 0,
+        after: bool = False,
+        values: bool = False,
+    ) -> list[Entry]:
+        live = [entry for entry in self._live(start, end) if not (after and entry.key == start)]
+        return [entry if values else _without_value(entry) for entry in live[offset : offset + limit]]
+
+    def count(self, start: str, end: str | None) -> int:
+        return len(self._live(start, end))
+
+    def tail(self) -> tuple[int, int]:
+        return (self.log[-1].seq, self.log[-1].ts_ns) if self.log else (0, 0)
+
+    def last_op(self, key: str) -> Op | None:
+        return self.state_at(key, len(self.log))
+
+    def seq_at(self, ts_ns: int) -> int:
+        return sum(op.ts_ns <= ts_ns for op in self.log)
+
+    def state_at(self, key: str, seq: int) -> Op | None:
+        return next((op for op in reversed(self.log[:seq]) if op.key == key), None)
+
+    def keys_ever(self, start: str, end: str | None) -> Iterator[str]:
+        keys = sorted({op.key for op in self.log}, key=str.encode)
+        return (key for key in keys if _within(key, start, end))
+
+    def entries(self) -> list[Entry]:
+        last = {op.key: op.entry for op in self.log}
+        return [entry for key in self.keys_ever("", None) if (entry := last[key]) is not None]
+
+    def _live(self, start: str, end: str | None) -> list[Entry]:
+        return [
+            each for each in self.entries() if not each.expired(self.now_ns) and _within(each.key, start, end)
+        ]
+
+
+def _state(reader: ReferenceReader, key: str) -> KeyState:
+    op = reader.last_op(key)
+    return KeyState(None, 0) if op is None else KeyState(op.entry, op.op_number, op.op_type is OpType.EXPIRE)
+
+
+def _within(key: str, start: str, end: str | None) -> bool:
+    return start.encode() <= key.encode() and (end is None or key.encode() < end.encode())
+
+
+def _without_value(entry: Entry) -> Entry:
+    return Entry(
+        entry.key, None, entry.size, entry.content_type, entry.created_s, entry.updated_s, entry.expire_ns,
+        entry.op_number, entry.sha256,
+    )  # fmt: skip
+
+
+def _in_memory(op: Op) -> Op:
+    """The same op with its value as bytes: a file is its owner's to close."""
+    if op.entry is None or op.entry.value is None:
+        return op
+    entry = op.entry.with_value(value_bytes(op.entry.value))
+    return Op(
+        op.seq, op.key, op.op_number, op.op_type, op.origin, op.ts_ns, entry, op.recorded, op.ttl_s
+    )  # fmt: skip
