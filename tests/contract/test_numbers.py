@@ -96,17 +96,17 @@ def test_beyond_64_bits_is_refused_and_changes_nothing(
     assert store.op_number("n") == 1
 
 
-@pytest.mark.parametrize(
-    "value",
-    [b"", b" ", b"abc", b"1a", b"01", b"+1", b"1.", b".5", b"0x10", b"NaN", b"Infinity", b"1e999", b"1_000",
-     b'"1"', b"[1]", b"{}", b"true", b"1 2", b"\xff", b"1\0", "\u0661".encode()],
-)  # fmt: skip
-def test_what_is_no_number_is_refused(store: Driver, value: bytes) -> None:
-    store.set("n", value)
-    with refused("INVALID_PARAMETERS", "Value at path is not numeric"):
-        store.incr("n")
-    assert store.get("n").value == value
-    assert store.op_number("n") == 1
+def test_what_is_no_number_is_refused(store: Driver) -> None:
+    values = [
+        b"", b" ", b"abc", b"1a", b"01", b"+1", b"1.", b".5", b"0x10", b"NaN", b"Infinity", b"1e999", b"1_000",
+        b'"1"', b"[1]", b"{}", b"true", b"1 2", b"\xff", b"1\0", "\u0661".encode(),
+    ]  # fmt: skip
+    for number, value in enumerate(values):
+        store.set(f"n{number}", value)
+        with refused("INVALID_PARAMETERS", "Value at path is not numeric"):
+            store.incr(f"n{number}")
+        assert store.get(f"n{number}").value == value
+        assert store.op_number(f"n{number}") == 1
 
 
 @pytest.mark.parametrize("node", ['"1"', "[]", "{}", "true", '""'])

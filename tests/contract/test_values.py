@@ -182,14 +182,14 @@ TYPES = [
 ]
 
 
-@pytest.mark.parametrize(("declared", "value", "kept"), TYPES)
-def test_a_type_is_kept_if_it_is_true(store: Driver, declared: str | None, value: bytes, kept: str) -> None:
-    assert store.set("k.bin", value, content_type=declared).content_type == kept
-    assert store.get("k.bin").content_type == kept
-    assert store.list().items[0].content_type == kept
-    got = store.batch_get(["k.bin"])["k.bin"]
-    assert got is not None
-    assert got.content_type == kept
+def test_a_type_is_kept_if_it_is_true(store: Driver) -> None:
+    for declared, value, kept in TYPES:
+        assert store.set("k.bin", value, content_type=declared).content_type == kept, (declared, value)
+        assert store.get("k.bin").content_type == kept
+        assert store.list().items[0].content_type == kept
+        got = store.batch_get(["k.bin"])["k.bin"]
+        assert got is not None
+        assert got.content_type == kept
 
 
 def test_a_large_value_is_typed_as_a_small_one(store: Driver) -> None:
