@@ -43,6 +43,7 @@ T = TypeVar("T")
 
 _REAP_CHUNK: Final = 500
 _LIST_ATTEMPTS: Final = 20
+_LIST_PAUSE_S: Final = 0.005
 
 
 class Handle:
@@ -127,7 +128,9 @@ class Handle:
 
     def list(self, query: listing.Query, *, deadline: float | None = None) -> listing.Page:
         """One page of keys, in byte order."""
-        for _ in range(_LIST_ATTEMPTS):
+        for attempt in range(_LIST_ATTEMPTS):
+            # Files that have just changed are not believed for a moment on some file systems.
+            time.sleep(attempt * _LIST_PAUSE_S)
             self._settle(self._store.scan(query.prefix, self._clock()), deadline)
             try:
                 with self._store.reading(self._clock(), deadline) as reader:

@@ -25,7 +25,7 @@ from kvfs.directory.names import path_of
 from kvfs.directory.racy import Grain
 from kvfs.directory.scan import changed_folders, scan
 from kvfs.directory.state import State, clear
-from kvfs.errors import FileSystemError, NotFound, Overloaded, PathConflict, from_os_error
+from kvfs.errors import FileSystemError, Overloaded, PathConflict, from_os_error
 from kvfs.model import Change, Entry, FileValue, KeyState, Op, OpType, Origin, Value
 from kvfs.oplog import LogReader, value_hash
 from kvfs.store import EmptyReader, Reader, StateChanged, TooHeavy, Unsettled
@@ -186,13 +186,17 @@ class DirectoryStore:
             return KeyState(None, number, expired=op_type is OpType.EXPIRE, blocked=blocked)
         return self._changed(key, row, self._snapshot(found))
 
-    def load_value(self, key: str) -> Value:
+    def read_file(self, key: str) -> Found | None:
+        """The key's file with its value; None where there is none. Raises `PathConflict`."""
         try:
-            found = self._there.tree.read(key)
+            return self._there.tree.read(key)
         except NoKey as exc:
             raise PathConflict(str(exc)) from exc
         except OSError as exc:
             raise from_os_error(exc, f"read {key!r}") from exc
+
+    def load_value(self, key: str) -> Value:
+        found = self.read_file(key)
         seen = self._seen[key].found
         if found is None or found.value is None or seen is None or found.signature != seen.signature:
             _close(None if found is None else found.value)
@@ -576,15 +580,18 @@ class _FolderReader(LogReader):
         return self._index.count(start, end)
 
     def _with_value(self, row: Row) -> Entry:
-        key = row.entry.key
+        """A row's entry with its value, if the file is still what this look at the index knows."""
         try:
-            entry = self._store.get(key, self._now_ns)
-        except (NotFound, PathConflict) as exc:
-            raise Unsettled(key) from exc
-        if isinstance(entry.value, FileValue):
-            with entry.value as large:
-                return entry.with_value(large.read())
-        return entry
+            found = self._store.read_file(row.entry.key)
+        except PathConflict as exc:
+            raise Unsettled(row.entry.key) from exc
+        if found is None or found.value is None or found.signature != row.signature:
+            _close(None if found is None else found.value)
+            raise Unsettled(row.entry.key)
+        if isinstance(found.value, FileValue):
+            with found.value as large:
+                return row.entry.with_value(large.read())
+        return row.entry.with_value(found.value)
 
 
 def _close(value: Value | None) -> None:
