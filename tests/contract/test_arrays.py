@@ -29,13 +29,14 @@ def test_a_push_at_a_path_makes_the_array(store: Driver) -> None:
     assert json.loads(store.get("d").value) == {"tags": [1, 2], "deep": {"er": {"list": [3]}}}
 
 
-@pytest.mark.parametrize("value", [b'{"a": 1}', b"12", b'"text"', b"null", b"true", b"no json", b"\xff", b""])
-def test_a_push_onto_what_is_no_array_is_refused(store: Driver, value: bytes) -> None:
-    store.set("l", value)
-    with refused("INVALID_PARAMETERS"):
-        store.push("l", "1")
-    assert store.get("l").value == value
-    assert store.op_number("l") == 1
+def test_a_push_onto_what_is_no_array_is_refused(store: Driver) -> None:
+    for value in (b'{"a": 1}', b"12", b'"text"', b"null", b"true", b"no json", b"\xff", b""):
+        key = f"l{value!r}"
+        store.set(key, value)
+        with refused("INVALID_PARAMETERS"):
+            store.push(key, "1")
+        assert store.get(key).value == value
+        assert store.op_number(key) == 1
 
 
 def test_a_push_onto_a_node_that_is_no_array_is_refused(store: Driver) -> None:
@@ -46,10 +47,10 @@ def test_a_push_onto_a_node_that_is_no_array_is_refused(store: Driver) -> None:
     assert store.op_number("d") == 1
 
 
-@pytest.mark.parametrize("node", ["", "{", "nope", "1 2", "NaN", "'x'"])
-def test_only_json_is_pushed(store: Driver, node: str) -> None:
-    with refused("INVALID_PARAMETERS"):
-        store.push("l", node)
+def test_only_json_is_pushed(store: Driver) -> None:
+    for node in ("", "{", "nope", "1 2", "NaN", "'x'"):
+        with refused("INVALID_PARAMETERS"):
+            store.push("l", node)
     assert store.all_keys() == []
 
 
@@ -125,25 +126,25 @@ def test_pop_and_remove_need_an_array(store: Driver, value: bytes) -> None:
     assert store.op_number("l") == 1
 
 
-@pytest.mark.parametrize(
-    ("index", "left"), [(0, [2, 3]), (1, [1, 3]), (2, [1, 2]), (-1, [1, 2]), (-2, [1, 3]), (-3, [2, 3])]
-)
-def test_an_element_is_removed_by_its_index(store: Driver, index: int, left: list[int]) -> None:
-    store.set("l", b"[1, 2, 3]")
-    wrote = store.remove("l", index=index)
-    assert (wrote.removed, wrote.length) == (1, 2)
-    assert json.loads(store.get("l").value) == left
-    assert store.op_number("l") == 2
+def test_an_element_is_removed_by_its_index(store: Driver) -> None:
+    for index, left in ((0, [2, 3]), (1, [1, 3]), (2, [1, 2]), (-1, [1, 2]), (-2, [1, 3]), (-3, [2, 3])):
+        key = f"l{index}"
+        store.set(key, b"[1, 2, 3]")
+        wrote = store.remove(key, index=index)
+        assert (wrote.removed, wrote.length) == (1, 2)
+        assert json.loads(store.get(key).value) == left
+        assert store.op_number(key) == 2
 
 
-@pytest.mark.parametrize("index", [3, -4, 100, -100])
-def test_an_index_out_of_range_is_refused(store: Driver, index: int) -> None:
+def test_an_index_out_of_range_is_refused(store: Driver) -> None:
     store.set("l", b"[1, 2, 3]")
-    with refused("INVALID_PARAMETERS"):
-        store.remove("l", index=index)
     store.set("e", b"[]")
-    with refused("INVALID_PARAMETERS"):
-        store.remove("e", index=0)
+    for index in (3, -4, 100, -100):
+        with refused("INVALID_PARAMETERS"):
+            store.remove("l", index=index)
+    for index in (0, -1):
+        with refused("INVALID_PARAMETERS"):
+            store.remove("e", index=index)
     assert store.get("l").value == b"[1, 2, 3]"
     assert store.op_number("l") == 1
 
@@ -166,12 +167,12 @@ def test_the_first_equal_element_is_removed(store: Driver, node: str, left: str)
     assert store.get("l").value == left.encode()
 
 
-@pytest.mark.parametrize("node", ["2", '"true"', "false", "{}", "[]", '{"a": 1}', "0", '""'])
-def test_a_value_that_is_not_there_removes_nothing(store: Driver, node: str) -> None:
+def test_a_value_that_is_not_there_removes_nothing(store: Driver) -> None:
     value = b'[1, true, "x", null, {"a": 2}]'
     store.set("l", value)
-    wrote = store.remove("l", node=node)
-    assert (wrote.removed, wrote.length) == (0, 5)
+    for node in ("2", '"true"', "false", "{}", "[]", '{"a": 1}', "0", '""'):
+        wrote = store.remove("l", node=node)
+        assert (wrote.removed, wrote.length) == (0, 5), node
     assert store.get("l").value == value
     assert store.op_number("l") == 1
 

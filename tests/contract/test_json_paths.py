@@ -13,41 +13,38 @@ DOCUMENT = (
 )
 
 
-@pytest.mark.parametrize(
-    ("path", "node"),
-    [
-        ("prefs.theme", b'"dark"'),
-        ("$.prefs.theme", b'"dark"'),
-        ("prefs.size", b"1.0"),
-        ("prefs", b'{"theme":"dark","size":1.0}'),
-        ("tags.0", b'"a"'),
-        ("tags[0]", b'"a"'),
-        ("tags[-1]", b'"b"'),
-        ("$.tags[1]", b'"b"'),
-        ("big", b"123456789012345678901234567890"),
-        (r"a\.b", b"1"),
-        ("$", DOCUMENT),
-    ],
-)
-def test_a_path_reads_a_node(store: Driver, path: str, node: bytes) -> None:
+def test_a_path_reads_a_node(store: Driver) -> None:
     store.set("d", DOCUMENT)
-    assert store.get_node("d", path) == node
+    nodes = {
+        "prefs.theme": b'"dark"',
+        "$.prefs.theme": b'"dark"',
+        "prefs.size": b"1.0",
+        "prefs": b'{"theme":"dark","size":1.0}',
+        "tags.0": b'"a"',
+        "tags[0]": b'"a"',
+        "tags[-1]": b'"b"',
+        "$.tags[1]": b'"b"',
+        "big": b"123456789012345678901234567890",
+        r"a\.b": b"1",
+        "$": DOCUMENT,
+    }
+    assert {path: store.get_node("d", path) for path in nodes} == nodes
 
 
-@pytest.mark.parametrize("path", ["x", "prefs.x", "tags[2]", "tags.2", "tags[-3]", "prefs.theme.x", "a.b"])
-def test_a_path_that_leads_nowhere_is_not_found(store: Driver, path: str) -> None:
+def test_a_path_that_leads_nowhere_is_not_found(store: Driver) -> None:
     store.set("d", DOCUMENT)
-    with refused("KEY_NOT_FOUND"):
-        store.get_node("d", path)
+    for path in ("x", "prefs.x", "tags[2]", "tags.2", "tags[-3]", "prefs.theme.x", "a.b"):
+        with refused("KEY_NOT_FOUND"):
+            store.get_node("d", path)
 
 
-@pytest.mark.parametrize("path", [".", "a..b", "a.", "[", "tags[x]", "tags[]"])
-def test_what_is_no_path_is_refused(store: Driver, path: str) -> None:
+def test_what_is_no_path_is_refused(store: Driver) -> None:
     store.set("d", DOCUMENT)
-    with refused("INVALID_PARAMETERS"):
-        store.get_node("d", path)
-    with refused("INVALID_PARAMETERS"):
-        store.set("d", b"1", path=path)
+    for path in (".", "a..b", "a.", "[", "tags[x]", "tags[]"):
+        with refused("INVALID_PARAMETERS"):
+            store.get_node("d", path)
+        with refused("INVALID_PARAMETERS"):
+            store.set("d", b"1", path=path)
     assert store.get("d").value == DOCUMENT
 
 

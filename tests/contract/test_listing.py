@@ -88,14 +88,12 @@ def test_values_come_with_the_items_if_asked_for(store: Driver) -> None:
     assert page.prefixes == ["e/"]
 
 
-@pytest.mark.parametrize(
-    "prefix", ["", "a", "a/", "a/b/", "b", "b/", "b//", "c/d", "nothing", "zz", "\U0010ffff"]
-)
-def test_a_prefix_narrows_the_list(store: Driver, prefix: str) -> None:
+def test_a_prefix_narrows_the_list(store: Driver) -> None:
     fill(store, SOME)
-    expected = [key for key in ordered(SOME) if key.startswith(prefix)]
-    page = store.list(prefix=prefix, total=True)
-    assert (page.keys, page.total) == (expected, len(expected))
+    for prefix in ("", "a", "a/", "a/b/", "b", "b/", "b//", "c/d", "nothing", "zz", "\U0010ffff"):
+        expected = [key for key in ordered(SOME) if key.startswith(prefix)]
+        page = store.list(prefix=prefix, total=True)
+        assert (page.keys, page.total) == (expected, len(expected)), prefix
 
 
 def test_a_prefix_may_end_at_the_last_character_there_is(store: Driver) -> None:
@@ -140,13 +138,13 @@ def test_pages_by_the_last_key_give_every_key_once(store: Driver) -> None:
     assert keys == [key for key in ordered(SOME) if key.startswith("a")]
 
 
-@pytest.mark.parametrize("limit", [1, 2, 3, 11, 12, 13, 10_000])
-def test_there_is_more_only_where_there_is_more(store: Driver, limit: int) -> None:
+def test_there_is_more_only_where_there_is_more(store: Driver) -> None:
     fill(store, SOME)
-    page = store.list(limit=limit, total=True)
-    assert page.keys == ordered(SOME)[:limit]
-    assert page.has_more is (limit < len(SOME))
-    assert page.total == len(SOME)
+    for limit in (1, 2, 3, 11, 12, 13, 10_000):
+        page = store.list(limit=limit, total=True)
+        assert page.keys == ordered(SOME)[:limit]
+        assert page.has_more is (limit < len(SOME))
+        assert page.total == len(SOME)
 
 
 def test_the_limit_is_100_unless_said_otherwise(store: Driver) -> None:
@@ -157,20 +155,20 @@ def test_the_limit_is_100_unless_said_otherwise(store: Driver) -> None:
     assert store.list(limit=10_000).keys == keys
 
 
-@pytest.mark.parametrize("offset", [0, 1, 5, 11, 12, 100, 2**40])
-def test_an_offset_skips(store: Driver, offset: int) -> None:
+def test_an_offset_skips(store: Driver) -> None:
     fill(store, SOME)
-    assert store.list(offset=offset).keys == ordered(SOME)[offset:]
-    assert store.list(offset=offset, limit=2).keys == ordered(SOME)[offset : offset + 2]
+    for offset in (0, 1, 5, 11, 12, 100, 2**40):
+        assert store.list(offset=offset).keys == ordered(SOME)[offset:]
+        assert store.list(offset=offset, limit=2).keys == ordered(SOME)[offset : offset + 2]
 
 
-@pytest.mark.parametrize("after", ["", "a", "a/b", "a/b/1", "a/zz", "b/x", "z", "zz", "\x00"[:0] + "A"])
-def test_after_need_not_be_a_key(store: Driver, after: str) -> None:
+def test_after_need_not_be_a_key(store: Driver) -> None:
     fill(store, SOME)
-    expected = [key for key in ordered(SOME) if key.encode() > after.encode()]
-    assert store.list(after=after).keys == expected
-    in_a = [key for key in expected if key.startswith("a/")]
-    assert store.list(after=after, prefix="a/").keys == in_a
+    for after in ("", "A", "a", "a/b", "a/b/1", "a/zz", "b/x", "z", "zz"):
+        expected = [key for key in ordered(SOME) if key.encode() > after.encode()]
+        assert store.list(after=after).keys == expected, after
+        in_a = [key for key in expected if key.startswith("a/")]
+        assert store.list(after=after, prefix="a/").keys == in_a, after
 
 
 def test_after_stays_right_when_keys_come_and_go(store: Driver) -> None:
@@ -197,22 +195,26 @@ def test_a_delimiter_folds_deeper_levels(store: Driver) -> None:
 
 
 @pytest.mark.parametrize("delimiter", ["/", "b", "//", "-", "é", "no such"])
-@pytest.mark.parametrize("prefix", ["", "a", "a/", "b/"])
-def test_a_delimiter_may_be_any_text(store: Driver, delimiter: str, prefix: str) -> None:
+def test_a_delimiter_may_be_any_text(store: Driver, delimiter: str) -> None:
     keys = [*SOME, "éa", "aéb", "a/é/é"]
     fill(store, keys)
-    page = store.list(delimiter=delimiter, prefix=prefix, total=True)
-    expected = folded(keys, prefix, delimiter)
-    assert shown(page) == expected
-    assert page.total == len(expected)
-    assert all(key in keys for key in page.keys)
-    assert all(common.endswith(delimiter) for common in page.prefixes)
+    for prefix in ("", "a", "a/", "b/"):
+        page = store.list(delimiter=delimiter, prefix=prefix, total=True)
+        expected = folded(keys, prefix, delimiter)
+        assert shown(page) == expected, prefix
+        assert page.total == len(expected)
+        assert all(key in keys for key in page.keys)
+        assert all(common.endswith(delimiter) for common in page.prefixes)
 
 
-@pytest.mark.parametrize("limit", [1, 2, 3])
-@pytest.mark.parametrize("prefix", ["", "a", "a/", "b"])
-def test_folded_pages_give_everything_once(store: Driver, limit: int, prefix: str) -> None:
+def test_folded_pages_give_everything_once(store: Driver) -> None:
     fill(store, SOME)
+    for limit in (1, 2, 3):
+        for prefix in ("", "a", "a/", "b"):
+            folded_pages_give_everything_once(store, limit, prefix)
+
+
+def folded_pages_give_everything_once(store: Driver, limit: int, prefix: str) -> None:
     expected = folded(SOME, prefix, "/")
     by_after: list[str] = []
     after: str | None = None

@@ -98,8 +98,8 @@ def test_beyond_64_bits_is_refused_and_changes_nothing(
 
 def test_what_is_no_number_is_refused(store: Driver) -> None:
     values = [
-        b"", b" ", b"abc", b"1a", b"01", b"+1", b"1.", b".5", b"0x10", b"NaN", b"Infinity", b"1e999", b"1_000",
-        b'"1"', b"[1]", b"{}", b"true", b"1 2", b"\xff", b"1\0", "\u0661".encode(),
+        b"", b" ", b"abc", b"1a", b"01", b"+1", b"1.", b".5", b"0x10", b"NaN", b"Infinity", b"1e999",
+        b"1_000", b'"1"', b"[1]", b"{}", b"true", b"1 2", b"\xff", b"1\0", "\u0661".encode(),
     ]  # fmt: skip
     for number, value in enumerate(values):
         store.set(f"n{number}", value)
