@@ -187,26 +187,8 @@ class Engine:
         use, and `DeadlineExceeded` where opening takes longer than until `deadline` (monotonic seconds).
         """
         location = self.paths.store(db, table=table, create=create)
-        key = _volume_key(location)
-        with self._path_lock(key, deadline):
-            opened = self._find(key) or self._open(key, location, create=create)
-            name = location.table.lower() if location.kind is Kind.TABLE else location.table
-            handle = opened.handles.get(name)
-            if handle is None:
-                store = opened.store(location.table)
-                handle = Handle(store, opened.writer, config=self.config, clock=self.clock)
-                # What was done to it while nobody had it open.
-                handle.settle_all(deadline=deadline)
-                opened.handles[name] = handle
-            with self._lock:
-                opened.users += 1
-                opened.used = time.monotonic()
-                # A symlink may come to mean something else; only true paths are remembered.
-                if location.literal:
-                    if len(self._names) >= _CACHED_NAMES:
-                        self._names.clear()
-                    self._names[db, table] = (opened, handle)
-        return Lease(self, opened, handle)
+        with self._path_lock(_volume_key(location), deadline):
+            return self._lease(db, table, location, create=create, deadline=deadline)
 
     # --- databases as a whole ----------------------------------------------------------------------------
 
@@ -222,9 +204,12 @@ class Engine:
             existed = os.path.isdir(folder)
             _make_folder(os.path.join(folder, kv_table) if kv_table else folder)
             return not existed
-        file = self.paths.file(path, create=True)
-        existed = os.path.exists(file)
-        with self.lease(path, kv_table, create=True) as handle:
+        self.paths.file(path, create=True)
+        location = self.paths.store(path, table=kv_table, create=True)
+        with self._path_lock(_volume_key(location)):
+            existed = os.path.exists(location.path)
+            lease = self._lease(path, kv_table, location, create=True, deadline=None)
+        with lease as handle:
             if kv_table is not None:
                 handle.come_into_being()
         return not existed
@@ -281,6 +266,30 @@ class Engine:
             yield
         finally:
             lock.release()
+
+    def _lease(
+        self, db: str, table: str | None, location: Location, *, create: bool, deadline: float | None
+    ) -> Lease:
+        """A lease on what is at this location. The path's lock is held."""
+        key = _volume_key(location)
+        opened = self._find(key) or self._open(key, location, create=create)
+        name = location.table.lower() if location.kind is Kind.TABLE else location.table
+        handle = opened.handles.get(name)
+        if handle is None:
+            store = opened.store(location.table)
+            handle = Handle(store, opened.writer, config=self.config, clock=self.clock)
+            # What was done to it while nobody had it open.
+            handle.settle_all(deadline=deadline)
+            opened.handles[name] = handle
+        with self._lock:
+            opened.users += 1
+            opened.used = time.monotonic()
+            # A symlink may come to mean something else; only true paths are remembered.
+            if location.literal:
+                if len(self._names) >= _CACHED_NAMES:
+                    self._names.clear()
+                self._names[db, table] = (opened, handle)
+        return Lease(self, opened, handle)
 
     def _find(self, key: str) -> _Open | None:
         """The open volume, if it is still what lies at its path. The path's lock is held."""

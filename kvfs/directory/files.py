@@ -402,23 +402,31 @@ def _rename(from_folder: int, from_name: str, to_folder: int, to_name: str, flag
 def _become_folder(parent: int, name: str, store: int) -> None:
     """Turn a key's file into a folder with that file as its own value, in one step for any reader.
 
-    The file is linked, not copied: a program that has it open goes on writing to the key's value.
+    The file is linked, not copied: a program that has it open goes on writing to the key's value. Whatever
+    somebody puts in its place meanwhile becomes the value.
     """
-    status = _status(parent, name)
-    if status is None:
-        return
-    if not stat.S_ISDIR(status.st_mode):
+    for _ in range(_RENAME_ATTEMPTS):
+        status = _status(parent, name)
+        if status is None or stat.S_ISDIR(status.st_mode):
+            return
         _regular(status, name)
         staging = f"folder-{status.st_ino}"
         _make_folder(store, staging)
         try:
             with _opened(staging, store) as staged:
                 os.link(name, OWN_VALUE, src_dir_fd=parent, dst_dir_fd=staged, follow_symlinks=False)
-            _rename(store, staging, parent, name, _RENAME_EXCHANGE)
+                _rename(store, staging, parent, name, _RENAME_EXCHANGE)
+                if not os.path.samestat(os.stat(staging, dir_fd=store, follow_symlinks=False), status):
+                    _rename(store, staging, staged, OWN_VALUE, _RENAME_EXCHANGE)
+        except FileNotFoundError:
+            remove(store, staging)
+            continue  # the file was replaced or removed in between
         except BaseException:
             remove(store, staging)
             raise
         os.unlink(staging, dir_fd=store)
+        return
+    raise OSError(errno.EAGAIN, "the file is made and removed all the time", name)
 
 
 def remove(folder: int, name: str) -> None:

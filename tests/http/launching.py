@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,8 +28,11 @@ class Server(ServerProcess, Endpoint):
     def __init__(self, home: Path, *options: str) -> None:
         super().__init__(home, *options)
         self.data_dir = home / "data"
+        self.started_s = 0.0
+        """When it was started, in monotonic seconds."""
 
     def __enter__(self) -> Server:
+        self.started_s = time.monotonic()
         self.start()
         return self
 

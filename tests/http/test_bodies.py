@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import socket
 import sqlite3
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -327,21 +328,21 @@ def test_a_client_that_breaks_off_leaves_nothing(store: Store, server: Server, h
     assert store.put("k", b"2")["op_number"] == 2
 
 
-@pytest.mark.parametrize("size", [1000, 3 * MIB])
-def test_an_upload_that_fails_makes_no_store(store: Store, size: int) -> None:
+def test_an_upload_that_fails_makes_no_store(table: Store, folder: Store) -> None:
     """A table comes into being with its first write, and this is none."""
-    store.put("k", b"1")
-    with store.unchanged():
-        body = b"x" * size
-        new: dict[str, Any] = {"table": "not_there_yet", "create_db_if_missing": "true"}
-        refused(store.ask("PUT", "k", body=body, if_match="other", **new), 412, "CAS_MISMATCH")
-        refused(
-            store.ask("PUT", "k", body=body, headers=[("Content-Type", "x")], **new),
-            400,
-            "INVALID_PARAMETERS",
-        )
-        with store.server.connect() as connection:
-            connection.send(request("PUT", store.target("k", timeout=1, **new), body)[: -size // 2])
+    new: dict[str, Any] = {"table": "not_there_yet", "create_db_if_missing": "true"}
+    table.put("k", b"1")
+    folder.put("k", b"1")
+    with table.unchanged(), folder.unchanged(), ExitStack() as stack:
+        late = []
+        for store, size in itertools.product((table, folder), (1000, 3 * MIB)):
+            body = b"x" * size
+            refused(store.ask("PUT", "k", body=body, if_match="other", **new), 412, "CAS_MISMATCH")
+            typed = store.ask("PUT", "k", body=body, headers=[("Content-Type", "x")], **new)
+            refused(typed, 400, "INVALID_PARAMETERS")
+            late.append(stack.enter_context(store.server.connect()))
+            late[-1].send(request("PUT", store.target("k", timeout=1, **new), body)[: -size // 2])
+        for connection in late:
             refused(connection.answer(), 503, "DEADLINE_EXCEEDED")
 
 

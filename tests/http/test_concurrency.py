@@ -161,33 +161,37 @@ def test_readers_see_whole_values_and_never_an_older_one(store: Store) -> None:
     assert len(set(checked)) > 5
 
 
-def test_a_list_never_shows_half_a_batch(store: Store) -> None:
+def test_a_list_never_shows_half_a_batch_and_is_never_older_than_its_cursor(store: Store) -> None:
+    """Who lists, and then follows the changes from the list's cursor, misses none of them."""
     keys = [f"k{number}" for number in range(10)]
+    seen: set[tuple[str, frozenset[int]]] = set()
+    value_at: dict[str, int] = {}
 
-    def put(value: str) -> None:
-        items = [{"key": key, "value": value} for key in keys]
+    def put(value: int) -> None:
+        items = [{"key": key, "value": str(value)} for key in keys]
         store.ask("POST", None, "batch/set", body=json.dumps({"items": items}).encode()).done()
-
-    put("0")
-    looked = []
+        value_at[store.ask("GET", limit=1).done()["change_cursor"]] = value
 
     def look(stop: threading.Event) -> None:
         target = store.target(values="true")
         with store.server.connect() as connection:
             while not stop.is_set():
-                page = connection.ask("GET", target)
-                if page.status == 503:
+                answer = connection.ask("GET", target)
+                if answer.status == 503:
                     # A folder is looked at key by key, and may change too fast for that.
-                    refused(page, 503, "OVERLOADED")
+                    refused(answer, 503, "OVERLOADED")
                     continue
-                values = {item["value"] for item in page.done()["items"]}
-                looked.append(values)
-                assert len(values) == 1, values
+                page = answer.done()
+                seen.add((page["change_cursor"], frozenset(int(item["value"]) for item in page["items"])))
 
-    with _meanwhile(look, look):
-        for number in range(1, 60):
-            put(str(number))
-    assert looked
+    put(0)
+    with _meanwhile(look, look, look):
+        for number in range(1, 150):
+            put(number)
+    assert len(seen) > 10
+    assert [values for _, values in seen if len(values) > 1] == [], "half a batch"
+    older = [(value_at[cursor], *values) for cursor, values in seen if min(values) < value_at[cursor]]
+    assert older == [], "older than the cursor"
 
 
 def test_a_table_that_comes_into_being_is_never_an_error_to_its_readers(store: Store) -> None:

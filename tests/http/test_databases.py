@@ -6,7 +6,6 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -188,16 +187,13 @@ def test_a_database_is_made_once_by_many_at_once(server: Server, tmp_path: Path)
 # --- listing -------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[tuple[Endpoint, Path]]:
-    """A server of its own, with nothing in its data dir."""
+def test_a_list_says_what_is_in_the_data_dir(tmp_path: Path) -> None:
     with serving(tmp_path / "home") as server:
-        yield server, tmp_path / "home/data"
+        _list(server, tmp_path / "home/data", tmp_path / "outside.db")
         server.stop()
 
 
-def test_a_list_says_what_is_in_the_data_dir(home: tuple[Endpoint, Path], tmp_path: Path) -> None:
-    server, data = home
+def _list(server: Endpoint, data: Path, outside: Path) -> None:
     fits(server.ask("GET", f"{BASE}/db/list").done(), {**LISTED, "databases": [], "count": 0})
     before_s = int(time.time())
     _kv(server, "PUT", "b-used", b"x" * 5000, create_db_if_missing="yes")
@@ -207,7 +203,6 @@ def test_a_list_says_what_is_in_the_data_dir(home: tuple[Endpoint, Path], tmp_pa
     (data / "broken.db").write_bytes(b"no database at all" * 100)
     (data / "notes.txt").write_bytes(b"text")
     (data / ".hidden.db").write_bytes(b"")
-    outside = tmp_path / "outside.db"
     _make_foreign(outside)
     (data / "link-out.db").symlink_to(outside)
     (data / "link-in.db").symlink_to("b-used.db")
@@ -240,26 +235,22 @@ def _make_foreign(path: Path) -> None:
         connection.execute("CREATE TABLE t (x)")
 
 
-def test_a_database_of_other_programs_is_listed_whatever_its_name(home: tuple[Endpoint, Path]) -> None:
-    server, data = home
-    _make_foreign(data / "app.dat")
-    _make_foreign(data / "no-extension")
-    (data / "empty.db").write_bytes(b"")
-    names = {each["name"]: each["valid"] for each in server.ask("GET", f"{BASE}/db/list").done()["databases"]}
-    assert names.keys() >= {"app.dat", "no-extension"}
-    assert names["app.dat"] is names["no-extension"] is True
+def test_a_database_of_other_programs_is_listed_whatever_its_name(server: Server) -> None:
+    _make_foreign(server.data_dir / "app.dat")
+    _make_foreign(server.data_dir / "no-extension")
+    valid = {each["name"]: each["valid"] for each in server.ask("GET", f"{BASE}/db/list").done()["databases"]}
+    assert valid["app.dat"] is valid["no-extension"] is True
 
 
-def test_listing_does_not_disturb_what_is_open(home: tuple[Endpoint, Path]) -> None:
+def test_listing_does_not_disturb_what_is_open(server: Server) -> None:
     """A database that is opened and closed behind SQLite's back loses its locks, and then its log."""
-    server, data = home
-    _kv(server, "PUT", "used", b"0", create_db_if_missing="yes")
+    _kv(server, "PUT", "listed", b"0", create_db_if_missing="yes")
     for number in range(20):
         server.ask("GET", f"{BASE}/db/list").done()
-        assert _kv(server, "PUT", "used", str(number).encode()).status == 200
-        with closing(sqlite3.connect(data / "used.db")) as other:
+        assert _kv(server, "PUT", "listed", str(number).encode()).status == 200
+        with closing(sqlite3.connect(server.data_dir / "listed.db")) as other:
             assert other.execute("SELECT value FROM kv_store").fetchall() == [(str(number),)]
-    assert _kv(server, "GET", "used").body == b"19"
+    assert _kv(server, "GET", "listed").body == b"19"
 
 
 # --- deleting ------------------------------------------------------------------------------------------

@@ -5,8 +5,10 @@ Each failure says so in its own code, changes nothing, and is over as soon as it
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
+import shutil
 import sqlite3
 import subprocess
 import time
@@ -17,6 +19,7 @@ from typing import NamedTuple
 
 import pytest
 
+import kvfs
 from tests import nasty
 from tests.http.launching import Launched, Server, serving
 from tests.http.locking import locked
@@ -25,6 +28,7 @@ from tests.http.wire import BASE, Connection, Endpoint, refused, request, target
 from tests.polling import eventually
 
 DEADLINE = "Request deadline exceeded before commit"
+ANY_PATH = "--allow-any-absolute-db-path"
 MIB = 1 << 20
 
 
@@ -43,6 +47,21 @@ class Disk(NamedTuple):
     path: Path
     server: Launched
 
+    @contextmanager
+    def store(self, kind: str) -> Iterator[Store]:
+        """An empty store there, checked at the end and gone then."""
+        home = self.path / "store"
+        try:
+            with Store(self.server, home, directory=kind == "directory") as store:
+                yield store
+            store.check()
+            if kind == "table":
+                target = target_of(f"{BASE}/db", db=store.db, confirm="yes")
+                assert self.server.ask("DELETE", target).status == 200
+        finally:
+            (self.path / "filler").unlink(missing_ok=True)
+            shutil.rmtree(home)
+
     def fill(self, *, leave: int) -> None:
         status = os.statvfs(self.path)
         with (self.path / "filler").open("wb") as filler:
@@ -52,19 +71,21 @@ class Disk(NamedTuple):
         (self.path / "filler").unlink()
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
     if os.geteuid() != 0:
         pytest.skip("only root can mount a file system")
-    path = tmp_path / "disk"
+    home = tmp_path_factory.mktemp("disk")
+    path = home / "disk"
     path.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(path)]
     mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
     if mounted.returncode != 0:
         pytest.skip(f"cannot mount a file system here: {mounted.stderr.strip()}")
     try:
-        with serving(tmp_path / "home", "--allow-any-absolute-db-path") as server:
+        with serving(home, ANY_PATH) as server:
             yield Disk(path, server)
+            server.stop()
     finally:
         subprocess.run(["umount", "--lazy", str(path)], check=True)
 
@@ -72,31 +93,25 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 @pytest.mark.parametrize("kind", ["table", "directory"])
 @pytest.mark.parametrize("size", [100_000, 700_000])
 def test_a_full_disk_is_507_and_nothing_is_lost(disk: Disk, kind: str, size: int) -> None:
-    with Store(disk.server, disk.path / "store", directory=kind == "directory") as store:
-        _fill_and_clear(disk, store, size)
-    disk.server.stop()
-    store.check()
-
-
-def _fill_and_clear(disk: Disk, store: Store, size: int) -> None:
     first, second = nasty.noise(size, 1), nasty.noise(size, 2)
-    store.put("old", first)
-    disk.fill(leave=size // 2)
-    with store.unchanged():
-        refused(store.ask("PUT", "new", body=second), 507, "STORAGE_FULL")
-        refused(store.ask("PUT", "old", body=second), 507, "STORAGE_FULL")
-        assert store.get("old") == first
-    disk.clear()
-    store.put("old", second)
-    store.put("new", second)
-    assert (store.get("old"), store.get("new")) == (second, second)
+    with disk.store(kind) as store:
+        store.put("old", first)
+        disk.fill(leave=size // 2)
+        with store.unchanged():
+            refused(store.ask("PUT", "new", body=second), 507, "STORAGE_FULL")
+            refused(store.ask("PUT", "old", body=second), 507, "STORAGE_FULL")
+            assert store.get("old") == first
+        disk.clear()
+        store.put("old", second)
+        store.put("new", second)
+        assert (store.get("old"), store.get("new")) == (second, second)
 
 
 @pytest.mark.parametrize("kind", ["table", "directory"])
 def test_a_disk_without_a_free_byte_is_507_sooner_or_later_for_small_writes_too(
     disk: Disk, kind: str
 ) -> None:
-    with Store(disk.server, disk.path / "store", directory=kind == "directory") as store:
+    with disk.store(kind) as store:
         store.put("k", b"0")
         disk.fill(leave=0)
         written = 0
@@ -110,8 +125,6 @@ def test_a_disk_without_a_free_byte_is_507_sooner_or_later_for_small_writes_too(
             assert store.get("k") == str(written).encode()
         disk.clear()
         assert store.ask("POST", "k", "incr").done()["value"] == written + 1
-    disk.server.stop()
-    store.check()
 
 
 # --- locks of other programs ---------------------------------------------------------------------------
@@ -180,7 +193,7 @@ def test_a_database_that_is_locked_when_it_is_opened_is_503_in_time(server: Serv
 
 
 def test_a_full_queue_is_503_at_once(tmp_path: Path) -> None:
-    with serving(tmp_path / "home", "--max-queue", "1", "--allow-any-absolute-db-path") as server:
+    with serving(tmp_path / "home", "--max-queue", "1", ANY_PATH) as server:
         with (
             Store(server, tmp_path / "store", directory=False) as store,
             server.connect() as one,
@@ -206,12 +219,22 @@ def test_a_full_queue_is_503_at_once(tmp_path: Path) -> None:
 # --- time ----------------------------------------------------------------------------------------------
 
 
-def test_a_body_that_comes_too_slowly_is_503_and_leaves_nothing(store: Store, server: Server) -> None:
-    store.put("k", b"1")
+def test_a_body_that_comes_too_slowly_is_503_and_leaves_nothing(
+    server: Server, table: Store, folder: Store
+) -> None:
     bodies = [(100_000, 1), (MIB, 1), (MIB, 0), (MIB, -7)]
-    with store.unchanged(), server.nothing_left_open(), _connections(server, len(bodies)) as connections:
+    table.put("k", b"1")
+    folder.put("k", b"1")
+    with (
+        table.unchanged(),
+        folder.unchanged(),
+        server.nothing_left_open(),
+        _connections(server, 2 * len(bodies)) as connections,
+    ):
         began = time.monotonic()
-        for connection, (size, timeout) in zip(connections, bodies, strict=True):
+        for connection, (store, (size, timeout)) in zip(
+            connections, itertools.product((table, folder), bodies), strict=True
+        ):
             connection.send(request("PUT", store.target("k", timeout=timeout), b"x" * size)[: size // 2])
         for connection in connections:
             refused(connection.answer(), 503, "DEADLINE_EXCEEDED", DEADLINE)
@@ -259,23 +282,20 @@ def test_a_damaged_database_is_500_and_others_are_served(
 
 def test_a_damaged_page_is_500_for_what_needs_it(server: Server, tmp_path: Path) -> None:
     """The database opens, and only reading or writing comes upon the damage."""
-    home = tmp_path / "home"
-    with serving(home, "--allow-any-absolute-db-path") as maker:
-        with Store(maker, tmp_path / "store", directory=False) as store:
-            for number in range(50):
-                store.put(f"k{number}", nasty.noise(900, number))
-        maker.stop()
-    content = bytearray(store.db.read_bytes())
+    db = tmp_path / "file.db"
+    with kvfs.open(str(db), TABLE) as handle:
+        for number in range(50):
+            handle.set(f"k{number}", nasty.noise(900, number))
+    content = bytearray(db.read_bytes())
     content[8 * 1024 :] = b"\xff" * (len(content) - 8 * 1024)
-    store.db.write_bytes(content)
-    codes = set()
-    for number in range(50):
-        answer = server.ask("GET", target_of(f"{BASE}/kv/k{number}", db=store.db, table=TABLE))
-        if answer.status != 200:
-            codes.add(refused(answer, 500, "DATABASE_ERROR")["code"])
-    assert codes == {"DATABASE_ERROR"}
-    target = target_of(f"{BASE}/kv/k1", db=store.db, table=TABLE)
-    refused(server.ask("PUT", target, b"new"), 500, "DATABASE_ERROR")
+    db.write_bytes(content)
+    answers = [server.ask("GET", target_of(f"{BASE}/kv/k{n}", db=db, table=TABLE)) for n in range(50)]
+    damaged = [answer for answer in answers if answer.status != 200]
+    assert damaged
+    for answer in damaged:
+        refused(answer, 500, "DATABASE_ERROR")
+    put = server.ask("PUT", target_of(f"{BASE}/kv/k1", db=db, table=TABLE), b"new")
+    refused(put, 500, "DATABASE_ERROR")
     assert server.ask("GET", f"{BASE}/health").status == 200
 
 
@@ -306,28 +326,28 @@ def test_a_damaged_op_log_is_500_and_the_files_stay(
     assert folder.get("k") == b"1"
 
 
-@pytest.mark.parametrize(("kind", "code"), [("table", "DATABASE_ERROR"), ("directory", "FILE_SYSTEM_ERROR")])
-def test_a_store_that_the_server_may_not_write_beside_is_500(tmp_path: Path, kind: str, code: str) -> None:
+def test_a_store_that_the_server_may_not_write_beside_is_500(tmp_path: Path) -> None:
     """On a read-only file system, since permissions alone would not keep out root."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount a file system")
-    home = tmp_path / "store"
-    with serving(tmp_path / "maker", "--allow-any-absolute-db-path") as maker:
-        with Store(maker, home, directory=kind == "directory") as store:
-            store.put("k", b"1")
-        maker.stop()
-    bind = ["mount", "--bind", str(home), str(home)]
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    for db in (disk / "file.db", f"{disk}/db/"):
+        with kvfs.open(str(db), TABLE) as handle:
+            handle.set("k", b"1")
+    bind = ["mount", "--bind", str(disk), str(disk)]
     if subprocess.run(bind, capture_output=True, check=False).returncode:
         pytest.skip("cannot mount a file system here")
     try:
-        subprocess.run(["mount", "-o", "remount,bind,ro", str(home)], check=True)
-        with serving(tmp_path / "reader", "--allow-any-absolute-db-path") as reader:
-            target = target_of(f"{BASE}/kv/k", db=store.db, table=TABLE)
-            for method, body in (("GET", None), ("PUT", b"2")):
-                refused(reader.ask(method, target, body), 500, code)
-            reader.stop()
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(disk)], check=True)
+        with serving(tmp_path / "home", ANY_PATH) as server:
+            for name, code in (("file.db", "DATABASE_ERROR"), ("db", "FILE_SYSTEM_ERROR")):
+                target = target_of(f"{BASE}/kv/k", db=disk / name, table=TABLE)
+                for method, body in (("GET", None), ("PUT", b"2")):
+                    refused(server.ask(method, target, body), 500, code)
+            server.stop()
     finally:
-        subprocess.run(["umount", "--lazy", str(home)], check=True)
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 @contextmanager
@@ -343,7 +363,7 @@ def _no_more_descriptors(server: Server | Launched) -> Iterator[None]:
 
 def test_a_file_system_that_refuses_is_500(tmp_path: Path) -> None:
     """There are no descriptors left: nothing can be opened any more."""
-    with serving(tmp_path / "home", "--allow-any-absolute-db-path") as server:
+    with serving(tmp_path / "home", ANY_PATH) as server:
         with Store(server, tmp_path / "store", directory=True) as store:
             store.put("k", b"1")
             with store.unchanged(), _no_more_descriptors(server):

@@ -196,16 +196,6 @@ def test_the_past_is_named_in_every_form_of_time(store: Store, form: str) -> Non
     assert store.ask("GET", at_timestamp=before.get(form, "2017-07-14T04:40:00+02:00")).done()["keys"] == []
 
 
-def test_an_expired_key_is_in_no_list(store: Store) -> None:
-    store.put("a", b"1", ttl=1)
-    store.put("b", b"1")
-    deadline = time.monotonic() + 5
-    while store.ask("HEAD", "a").status == 200:
-        assert time.monotonic() < deadline
-    assert _list(store, total="true")["keys"] == ["b"]
-    assert _list(store, total="true")["total"] == 1
-
-
 def test_a_head_of_a_list_has_no_body(store: Store) -> None:
     _fill(store, "a")
     with store.server.connect() as connection:
