@@ -110,7 +110,7 @@ class Reader(Protocol):
         """How many entries there are from `start` on and before `end`."""
 
     def tail(self) -> tuple[int, int]:
-        """(seq, ts_ns) of the last op; (0, 0) of an empty log."""
+        """(seq, ts_ns) of the last op that shows in the entries; (0, 0) of an empty log."""
 
     def last_op(self, key: str) -> Op | None:
         """The key's last op."""

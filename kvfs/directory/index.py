@@ -272,6 +272,11 @@ class IndexReader:
         found = fetch(self._connection, f"SELECT count(*) FROM files WHERE {sql}", parameters)
         return cast(int, found[0][0])
 
+    def applied_seq(self) -> int:
+        """The ops up to there are in the files, and in these entries."""
+        found = fetch(self._connection, "SELECT value FROM meta WHERE name = 'applied_seq'")
+        return max(0, cast(int, found[0][0]))
+
     def _where(self, start: str, end: str | None, *, after: bool) -> tuple[str, dict[str, SqlValue]]:
         sql = f"key {'>' if after else '>='} :start AND {_LIVE}"
         parameters: dict[str, SqlValue] = {"start": start, "now": self._now_ns}

@@ -15,19 +15,18 @@ from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import Final, NamedTuple
 
-import apsw
-
 from kvfs import content_types, idempotency, sqlite
 from kvfs.directory import files, recovery
 from kvfs.directory.files import Found, NoKey, Rights, Signature, Tree
 from kvfs.directory.index import IndexReader, Row
 from kvfs.directory.names import path_of
 from kvfs.directory.racy import Grain
+from kvfs.directory.reader import FolderReader
 from kvfs.directory.scan import changed_folders, scan
 from kvfs.directory.state import State, clear
 from kvfs.errors import FileSystemError, Overloaded, PathConflict, from_os_error
 from kvfs.model import Change, Entry, FileValue, KeyState, Op, OpType, Origin, Value
-from kvfs.oplog import LogReader, value_hash
+from kvfs.oplog import value_hash
 from kvfs.store import EmptyReader, Reader, StateChanged, TooHeavy, Unsettled
 from kvfs.valueops import missing
 
@@ -109,7 +108,7 @@ class DirectoryStore:
             return
         state = opened.state
         with state.index.readers.snapshot(deadline) as index, state.log_readers.snapshot(deadline) as log:
-            yield _FolderReader(self, IndexReader(index, now_ns), state, log, now_ns)
+            yield FolderReader(state.log, log, IndexReader(index, now_ns), self.read_file)
 
     def log_id(self) -> str:
         return "" if self._opened is None else self._opened.state.log_id
@@ -548,50 +547,6 @@ class _Opened:
         if row is None or found is None:
             return row is not None or found is not None
         return row.signature != found.signature
-
-
-class _FolderReader(LogReader):
-    """Implements `kvfs.store.Reader`: index and log in one read transaction each, values from the files."""
-
-    def __init__(
-        self, store: DirectoryStore, index: IndexReader, state: State, log: apsw.Connection, now_ns: int
-    ) -> None:
-        super().__init__(state.log, log)
-        self._store = store
-        self._index = index
-        self._now_ns = now_ns
-
-    def page(
-        self,
-        start: str,
-        end: str | None,
-        *,
-        limit: int,
-        offset: int = 0,
-        after: bool = False,
-        values: bool = False,
-    ) -> list[Entry]:
-        rows = self._index.page(start, end, limit=limit, offset=offset, after=after)
-        if not values:
-            return [row.entry for row in rows]
-        return [self._with_value(row) for row in rows]
-
-    def count(self, start: str, end: str | None) -> int:
-        return self._index.count(start, end)
-
-    def _with_value(self, row: Row) -> Entry:
-        """A row's entry with its value, if the file is still what this look at the index knows."""
-        try:
-            found = self._store.read_file(row.entry.key)
-        except PathConflict as exc:
-            raise Unsettled(row.entry.key) from exc
-        if found is None or found.value is None or found.signature != row.signature:
-            _close(None if found is None else found.value)
-            raise Unsettled(row.entry.key)
-        if isinstance(found.value, FileValue):
-            with found.value as large:
-                return row.entry.with_value(large.read())
-        return row.entry.with_value(found.value)
 
 
 def _close(value: Value | None) -> None:

@@ -529,10 +529,10 @@ def test_pipelined_requests_are_answered_in_order(store: Store) -> None:
     assert answers[8].json()["value"] == "chunks"
 
 
-def test_five_hundred_pipelined_requests_are_answered_in_order(store: Store) -> None:
+def test_many_pipelined_requests_are_answered_in_order(store: Store) -> None:
     with store.server.connect() as connection:
-        connection.send(b"".join(request("POST", store.target("n", "incr")) for _ in range(500)))
-        assert [connection.answer().done()["value"] for _ in range(500)] == [*range(1, 501)]
+        connection.send(b"".join(request("POST", store.target("n", "incr")) for _ in range(200)))
+        assert [connection.answer().done()["value"] for _ in range(200)] == [*range(1, 201)]
 
 
 def test_a_connection_is_kept_until_the_client_wants_no_more(store: Store) -> None:
