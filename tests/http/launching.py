@@ -81,11 +81,11 @@ class Launched(Endpoint):
 
     @property
     def out(self) -> str:
-        return self._out.read_text()
+        return self._out.read_text(errors="surrogateescape")
 
     @property
     def err(self) -> str:
-        return self._err.read_text()
+        return self._err.read_text(errors="surrogateescape")
 
     def listening(self) -> Launched:
         """Itself, when it listens."""

@@ -186,7 +186,7 @@ def test_a_list_never_shows_half_a_batch_and_is_never_older_than_its_cursor(stor
 
     put(0)
     with _meanwhile(look, look, look):
-        for number in range(1, 60):
+        for number in range(1, 80):
             put(number)
     assert len(seen) > 10
     assert [values for _, values in seen if len(values) > 1] == [], "half a batch"
