@@ -193,6 +193,11 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
 def _prepare(data_dir: str) -> None:
     """Make the data dir if it is missing; raises `OSError` where it cannot be used."""
     try:
+        os.path.realpath(data_dir).encode()
+    except UnicodeEncodeError as exc:
+        # Neither SQLite nor JSON could name what is in it.
+        raise OSError(errno.EILSEQ, "the path is not UTF-8", data_dir) from exc
+    try:
         os.makedirs(data_dir, exist_ok=True)
     except FileExistsError as exc:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), data_dir) from exc

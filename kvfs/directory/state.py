@@ -22,7 +22,7 @@ import apsw
 from kvfs import idempotency, sqlite
 from kvfs.directory import files
 from kvfs.directory.index import Index
-from kvfs.errors import DatabaseError, InvalidSqliteHeader, Overloaded, StorageFailure, from_os_error
+from kvfs.errors import DatabaseError, InvalidSqliteHeader, Overloaded, from_os_error
 from kvfs.model import Op, OpType
 from kvfs.oplog import OpLog
 from kvfs.sqlite import ReadPool, fetch, sql_value, stored_value
@@ -109,7 +109,7 @@ class State:
         try:
             self._writing.execute("COMMIT")
         except apsw.IOError as exc:
-            raise StorageFailure(f"Cannot commit: {exc}", outcome="unknown") from exc
+            raise DatabaseError(f"Cannot commit: {exc}", outcome="unknown") from exc
         except apsw.Error as exc:
             raise sqlite.translate(exc, "commit") from exc
 

@@ -24,7 +24,7 @@ from kvfs.directory.racy import Grain
 from kvfs.directory.reader import FolderReader
 from kvfs.directory.scan import changed_folders, scan
 from kvfs.directory.state import State, clear
-from kvfs.errors import FileSystemError, Overloaded, PathConflict, from_os_error
+from kvfs.errors import FileSystemError, KvfsError, Overloaded, PathConflict, StorageFull, from_os_error
 from kvfs.model import Change, Entry, FileValue, KeyState, Op, OpType, Origin, Value
 from kvfs.oplog import value_hash
 from kvfs.store import EmptyReader, Reader, StateChanged, TooHeavy, Unsettled
@@ -271,6 +271,10 @@ class DirectoryStore:
         except (OSError, NoKey) as exc:
             # The ops are durable and their files are not in place: the next batch begins with that.
             raise FileSystemError(f"Cannot put a file in place: {exc}", outcome="unknown") from exc
+        except KvfsError as exc:
+            # So too where the index has no room to learn of them.
+            kind = StorageFull if isinstance(exc, StorageFull) else FileSystemError
+            raise kind(f"Cannot finish a write: {exc.message}", outcome="unknown") from exc
         finally:
             self._end()
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import nasty
-from tests.http.launching import Server, serving
 from tests.http.shapes import OK, fits
 from tests.http.stores import Store
 from tests.http.wire import Answer, Headers, refused
@@ -154,8 +152,12 @@ def test_the_conditions_of_all_items_are_checked_before_the_first_is_set(store: 
         {"key": "a", "value": "x", "if_match": "1"},
         {"key": "b", "value": "x", "if_match": '"2"'},
         {"key": "missing", "value": "x", "if_none_match": "*"},
+        {"key": "a", "value": "y", "if_match": "*"},
     )
-    assert [result["op_number"] for result in held.done()["results"]] == [2, 3, 1]
+    assert [result["op_number"] for result in held.done()["results"]] == [2, 3, 1, 3]
+    with store.unchanged():
+        answer = _set(store, {"key": "a", "value": "z"}, {"key": "none", "value": "z", "if_match": "*"})
+        assert refused(answer, 412, "CAS_MISMATCH")["failed"] == ["none"]
 
 
 @pytest.mark.parametrize("last", [{"ttl": 10**12}, {"key": "a\0"}, {"value": 1}, {"content_type": "bad"}])
@@ -175,11 +177,14 @@ def test_a_batch_without_history_leaves_a_gap(store: Store) -> None:
     assert (past["keys"], past["gap_keys"]) == ([], ["a", "b"])
 
 
-def test_a_batch_makes_a_database_only_if_it_is_asked_to(server: Server, store: Store) -> None:
+def test_a_batch_makes_a_database_only_if_it_is_asked_to(store: Store) -> None:
     store.put("k", b"1")
     other = f"{store.home}/other/" if store.directory else str(store.home / "other.db")
     with store.unchanged():
         refused(_set(store, {"key": "k", "value": "1"}, db=other), 404, "DATABASE_NOT_FOUND")
+        demanding = {"key": "k", "value": "1", "if_match": "1"}
+        answer = _set(store, {"key": "l", "value": ""}, demanding, db=other, create_db_if_missing="yes")
+        assert refused(answer, 412, "CAS_MISMATCH")["failed"] == ["k"]
     made = _set(store, {"key": "k", "value": "made"}, db=other, create_db_if_missing="yes")
     assert made.done()["count"] == 1
     assert store.ask("GET", "k", db=other).body == b"made"
@@ -190,13 +195,3 @@ def test_the_most_items_can_be_set(store: Store) -> None:
     assert _set(store, *items).done()["count"] == 100
     assert _get(store, *(item["key"] for item in items))["count"] == 100
     assert _delete(store, *(item["key"] for item in items))["deleted"] == 100
-
-
-def test_the_most_items_can_be_set_on_the_command_line(tmp_path: Path) -> None:
-    items = [{"key": f"k{number}", "value": "x"} for number in range(4)]
-    with serving(tmp_path / "home", "--max-batch-items", "3", "--allow-any-absolute-db-path") as server:
-        with Store(server, tmp_path / "store", directory=False) as store:
-            assert _set(store, *items[:3]).done()["count"] == 3
-            with store.unchanged():
-                assert "3" in refused(_set(store, *items), 400, "INVALID_PARAMETERS")["message"]
-        server.stop()

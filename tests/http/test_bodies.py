@@ -120,6 +120,12 @@ def test_a_chunked_body_is_413_as_soon_as_it_is_too_long(limited_store: Store) -
                 body = chunked(*(b"x" * size for size in sizes)).removesuffix(END)
                 connection.send(_head(store, "k", CHUNKED) + body)
                 refused(connection.answer(), 413, "PAYLOAD_TOO_LARGE")
+        with store.server.connect() as connection:
+            connection.send(_head(store, "k", CHUNKED) + chunked(b"x" * 270_000).removesuffix(END))
+            # Let it come to the file.
+            store.ask("GET", "k")
+            connection.send(chunked(b"x" * 40_000).removesuffix(END))
+            refused(connection.answer(), 413, "PAYLOAD_TOO_LARGE")
 
 
 def test_a_body_of_exactly_the_limit_is_stored(limited_store: Store) -> None:
@@ -545,6 +551,17 @@ def test_a_connection_is_kept_until_the_client_wants_no_more(store: Store) -> No
         assert connection.at_end()
 
 
+def test_a_large_answer_ends_the_connection_too_if_the_client_wants_that(folder: Store) -> None:
+    value = nasty.noise(MIB)
+    folder.put("k", value)
+    for headers, version in (([("Connection", "close")], "HTTP/1.1"), ([], "HTTP/1.0")):
+        with folder.server.connect() as connection:
+            connection.send(request("GET", folder.target("k"), None, headers, version=version))
+            answer = connection.answer()
+            assert (answer.body, answer.headers["Connection"]) == (value, "close")
+            assert connection.at_end()
+
+
 def test_http_1_0_closes_unless_it_asks_for_more(store: Store) -> None:
     store.put("k", b"1")
     with store.server.connect() as connection:
@@ -604,6 +621,16 @@ def test_what_is_no_http_is_400_in_our_form_and_the_end(server: Server) -> None:
             refused(answer, 400, "INVALID_PARAMETERS")
             assert answer.headers["Connection"] == "close"
             assert connection.at_end()
+
+
+def test_a_body_that_breaks_after_its_answer_ends_the_connection(store: Store) -> None:
+    """The next request could not be told from it."""
+    store.put("k", b"1")
+    with store.unchanged(), store.server.connect() as connection:
+        connection.send(_head(store, "k", CHUNKED, ttl="x") + b"3\r\nabc\r\n")
+        refused(connection.answer(), 400, "INVALID_PARAMETERS")
+        connection.send(b"no chunk\r\n" + request("PUT", store.target("k"), b"smuggled"))
+        assert b" 200 " not in connection.rest()
 
 
 @pytest.mark.parametrize(

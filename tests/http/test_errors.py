@@ -528,6 +528,8 @@ RESERVED = [
     ("GET", "/changes/stream"),
     ("POST", "/db"),
     ("GET", "/query"),
+    ("POST", "/query"),
+    ("PUT", "/changes"),
 ]
 
 

@@ -9,6 +9,7 @@ import os
 import sqlite3
 import time
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -338,6 +339,8 @@ def test_a_large_value_is_304_and_a_node_of_it_is_found(store: Store) -> None:
     store.put("k", json.dumps({"pad": "x" * MIB, "a": [1, 2]}).encode())
     assert store.ask("GET", "k", headers=[("If-None-Match", '"1"')]).status == 304
     assert store.ask("GET", "k", path="a[1]").body == b"2"
+    assert store.ask("GET", "k", path="a[1]", headers=[("If-None-Match", '"1"')]).status == 304
+    assert store.ask("GET", "k", path="a[1]", headers=[("If-None-Match", '"2"')]).status == 200
 
 
 def test_a_value_of_the_default_limit_goes_in_and_out(folder: Store) -> None:
@@ -464,6 +467,28 @@ def test_writes_obey_conditional_headers(
         else:
             assert refused(answer, 412, "CAS_MISMATCH")["current_etag"] == "2"
             assert (store.get(key), store.ask("GET", key).headers["ETag"]) == (b"2", '"2"')
+
+
+def test_conditions_that_no_key_can_meet_are_400(store: Store) -> None:
+    store.put("k", b"1")
+    with store.unchanged():
+        both = [("If-Match", "*"), ("If-None-Match", "*")]
+        refused(store.ask("PUT", "k", body=b"2", headers=both), 400, "INVALID_PARAMETERS")
+
+
+def test_a_condition_that_a_missing_database_cannot_meet_makes_none(store: Store) -> None:
+    store.put("k", b"1")
+    other = f"{store.home}/other/" if store.directory else str(store.home / "other.db")
+    new: dict[str, Any] = {"db": other, "create_db_if_missing": "true"}
+    with store.unchanged():
+        for body in (b"1", b"1" * MIB):
+            for header in ("*", '"1"'):
+                answer = store.ask("PUT", "k", body=body, headers=[("If-Match", header)], **new)
+                assert refused(answer, 412, "CAS_MISMATCH")["current_etag"] is None
+            refused(store.ask("PUT", "k", body=body, if_match="", **new), 412, "CAS_MISMATCH")
+        assert not os.path.exists(other)
+    made = store.ask("PUT", "k", body=b"1", headers=[("If-None-Match", "*")], **new)
+    assert made.done()["created"] is True
 
 
 def test_conditions_in_several_lines_are_one_list(store: Store) -> None:

@@ -79,6 +79,13 @@ class Connection:
         except ConnectionError:
             return True
 
+    def rest(self) -> bytes:
+        """All that still comes before the server closes the connection."""
+        try:
+            return self._incoming.read()
+        except ConnectionError:
+            return b""
+
     def silent(self) -> bool:
         """Whether nothing has come that is not read yet."""
         self.socket.setblocking(False)
