@@ -20,6 +20,7 @@ from tests.invariants import Logged
 
 THREADS = 4
 KEYS = 12
+COUNTER = "count"
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ def write_until(
         if kind <= 6:
             told(Ack(key, target.set(key, value, kind != 6), digest_of(value)))
         elif kind <= 8:
-            counted, digits = target.incr("count")
-            told(Ack("count", counted, digest_of(digits)))
+            counted, digits = target.incr(COUNTER)
+            told(Ack(COUNTER, counted, digest_of(digits)))
         elif kind == 9:
             deleted = target.delete(key)
             if deleted is not None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import random
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,39 +13,14 @@ from pathlib import Path
 
 import pytest
 
-import kvfs
-from kvfs.model import FileValue
-from tests import invariants
-from tests.contract.driver import StoreError
-from tests.contract.http_driver import Client, HttpDriver
-from tests.crash.load import THREADS, Acknowledged, parse, write_until
-from tests.crash.targets import HttpTarget
+from tests.contract.http_driver import Client
+from tests.crash.aftermath import TABLE, nothing_is_lost
+from tests.crash.clients import clients, path_of, store_of
+from tests.crash.load import COUNTER, Acknowledged, parse
 from tests.serving import ROOT, ServerProcess
 
-TABLE = "load"
 ROUNDS = 6
 SEED = 20_240_607
-
-
-def whole(entry: kvfs.Entry) -> bytes:
-    assert entry.value is not None
-    if isinstance(entry.value, FileValue):
-        with entry.value:
-            return entry.value.read()
-    return entry.value
-
-
-def nothing_is_lost(db: Path, directory: bool, acknowledged: Acknowledged) -> None:
-    """Reopen the store; everything acknowledged is there, and reads as it was written."""
-    with kvfs.open(str(db), TABLE) as store:
-        keys = [*store.keys()]
-        values = {key: whole(store.get(key)) for key in keys}
-    log = invariants.check_folder(db, TABLE) if directory else invariants.check_table(db)[TABLE]
-    assert acknowledged.missing_from(log) == []
-    last = {op.key: op for op in log}
-    assert values.keys() == {key for key, op in last.items() if op.value_hash is not None}
-    for key, value in values.items():
-        assert invariants.hashed(value) == last[key].value_hash, key
 
 
 # --- through the engine ------------------------------------------------------------------------------
@@ -107,7 +80,7 @@ def test_what_others_edit_after_the_kill_stays(tmp_path: Path) -> None:
         assert count >= 60
         # Not the counter: an edited one would not count on.
         walked = [Path(parent, name) for parent, _, names in os.walk(db / TABLE) for name in names]
-        files = [file for file in walked if file.name != "count"]
+        files = [file for file in walked if file.name != COUNTER]
         edited = {file: b"edited %d" % chance.getrandbits(60) for file in chance.sample(files, 5)}
         for file, value in edited.items():
             file.write_bytes(value)
@@ -129,56 +102,16 @@ def test_what_a_killed_server_acknowledged_is_there(tmp_path: Path) -> None:
     try:
         for round_number in range(ROUNDS):
             server.start()
-            under_load_until_killed(
-                server, tmp_path, acknowledged, seed=SEED + round_number, for_s=chance.uniform(0.1, 0.6)
-            )
+            with clients(server, tmp_path, acknowledged, seed=SEED + round_number) as ending:
+                time.sleep(chance.uniform(0.1, 0.6))
+                ending.set()
+                server.kill()
             for directory, acks in acknowledged.items():
-                nothing_is_lost(_path(tmp_path, directory), directory, acks)
+                nothing_is_lost(path_of(tmp_path, directory), directory, acks)
         assert all(len(each.acks) > 100 for each in acknowledged.values())
         still_there_over_http(server, tmp_path, acknowledged)
     finally:
         server.kill()
-
-
-def under_load_until_killed(
-    server: ServerProcess,
-    home: Path,
-    acknowledged: dict[bool, Acknowledged],
-    *,
-    seed: int,
-    for_s: float,
-) -> None:
-    """Clients write to both stores of a server, which is killed meanwhile."""
-    client = Client(server.host, server.port)
-    stores = {directory: _store(client, home, directory) for directory in acknowledged}
-    if not _path(home, True).exists():
-        for store in stores.values():
-            store.make()
-    killed = threading.Event()
-    failures: list[BaseException] = []
-
-    def write(directory: bool, me: int) -> None:
-        target = HttpTarget(stores[directory])
-        try:
-            write_until(killed.is_set, target, me, seed, acknowledged[directory].add)
-        except (OSError, http.client.HTTPException) as error:
-            if not killed.is_set():
-                failures.append(error)
-        except StoreError as error:
-            failures.append(error)
-
-    threads = [
-        threading.Thread(target=write, args=(directory, me)) for directory in stores for me in range(THREADS)
-    ]
-    for thread in threads:
-        thread.start()
-    time.sleep(for_s)
-    killed.set()
-    server.kill()
-    for thread in threads:
-        thread.join()
-    client.close()
-    assert failures == []
 
 
 def still_there_over_http(server: ServerProcess, home: Path, acknowledged: dict[bool, Acknowledged]) -> None:
@@ -187,20 +120,11 @@ def still_there_over_http(server: ServerProcess, home: Path, acknowledged: dict[
     client = Client(server.host, server.port)
     try:
         for directory in acknowledged:
-            store = _store(client, home, directory)
+            store = store_of(client, home, directory)
             keys = store.all_keys()
             assert len(keys) > 10
-            assert int(store.get("count").value) == store.op_number("count")
+            assert int(store.get(COUNTER).value) == store.op_number(COUNTER)
             assert all(store.has(key) for key in keys)
     finally:
         client.close()
     server.stop()
-
-
-def _path(home: Path, directory: bool) -> Path:
-    return home / ("folder" if directory else "table.db")
-
-
-def _store(client: Client, home: Path, directory: bool) -> HttpDriver:
-    path = str(_path(home, directory))
-    return HttpDriver(client, path, TABLE, directory=directory, check=lambda: None)

@@ -1,0 +1,44 @@
+"""What must hold of a store that is opened again after a crash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import kvfs
+from kvfs.model import FileValue
+from tests import invariants
+from tests.crash.load import COUNTER, Acknowledged
+from tests.invariants import Logged
+
+TABLE = "load"
+
+
+def whole(entry: kvfs.Entry) -> bytes:
+    """An entry's value, in memory."""
+    assert entry.value is not None
+    if isinstance(entry.value, FileValue):
+        with entry.value:
+            return entry.value.read()
+    return entry.value
+
+
+def nothing_is_lost(db: Path, directory: bool, acknowledged: Acknowledged) -> list[Logged]:
+    """Reopen the store; everything acknowledged is there, and reads as it was written. The log."""
+    with kvfs.open(str(db), TABLE) as store:
+        keys = [*store.keys()]
+        values = {key: whole(store.get(key)) for key in keys}
+    log = invariants.check_folder(db, TABLE) if directory else invariants.check_table(db)[TABLE]
+    assert acknowledged.missing_from(log) == []
+    last = {op.key: op for op in log}
+    assert values.keys() == {key for key, op in last.items() if op.value_hash is not None}
+    for key, value in values.items():
+        assert invariants.hashed(value) == last[key].value_hash, key
+    return log
+
+
+def counted_once(log: list[Logged], acknowledged: Acknowledged, *, unanswered: int) -> None:
+    """The counter went up by one for each increment, of which so many may have gone without an answer."""
+    counts = [op.value for op in log if op.key == COUNTER]
+    assert counts == [b"%d" % number for number in range(1, len(counts) + 1)]
+    answered = sum(ack.key == COUNTER for ack in acknowledged.acks)
+    assert answered <= len(counts) <= answered + unanswered

@@ -1,0 +1,78 @@
+"""Clients that write to both stores of a server, until it ends."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.contract.driver import StoreError
+from tests.contract.http_driver import Client, HttpDriver
+from tests.crash.aftermath import TABLE
+from tests.crash.load import THREADS, Acknowledged, write_until
+from tests.crash.targets import HttpTarget
+from tests.serving import ServerProcess
+
+FAILURES = {"DATABASE_ERROR", "FILE_SYSTEM_ERROR", "STORAGE_FULL", "OVERLOADED"}
+
+
+@contextmanager
+def clients(
+    server: ServerProcess, home: Path, acknowledged: Mapping[bool, Acknowledged], *, seed: int
+) -> Iterator[threading.Event]:
+    """Clients write to the stores in `home` as long as this lasts.
+
+    Yields the event that says that the server is about to be ended: from then on, and not before, it may
+    break off, or say that the storage fails. It must have ended when this does. A client that fails sets
+    it too.
+    """
+    client = Client(server.host, server.port)
+    stores = {directory: store_of(client, home, directory) for directory in acknowledged}
+    for directory, store in stores.items():
+        if not path_of(home, directory).exists():
+            store.make()
+    ending = threading.Event()
+    failures: list[BaseException] = []
+
+    def write(directory: bool, me: int) -> None:
+        target = HttpTarget(stores[directory])
+        try:
+            write_until(ending.is_set, target, me, seed, acknowledged[directory].add)
+        except BaseException as error:
+            if not ending.is_set() or not breaks_off(error):
+                failures.append(error)
+                ending.set()
+
+    threads = [
+        threading.Thread(target=write, args=(directory, me)) for directory in stores for me in range(THREADS)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield ending
+    finally:
+        ending.set()
+        for thread in threads:
+            thread.join()
+        client.close()
+    assert failures == []
+
+
+def breaks_off(error: BaseException) -> bool:
+    """Whether this is what a client may see of a server that is ended, or whose disk is."""
+    if isinstance(error, StoreError):
+        return error.code in FAILURES
+    return isinstance(error, OSError | http.client.HTTPException)
+
+
+def path_of(home: Path, directory: bool) -> Path:
+    """Where the folder stores, or the tables, are."""
+    return home / ("folder" if directory else "table.db")
+
+
+def store_of(client: Client, home: Path, directory: bool) -> HttpDriver:
+    """The folder store, or the table, that is loaded."""
+    path = str(path_of(home, directory))
+    return HttpDriver(client, path, TABLE, directory=directory, check=lambda: None)
