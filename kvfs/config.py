@@ -12,6 +12,18 @@ class Config:
     """Limits of an engine and its stores."""
 
     max_value_bytes: int = 16 * MIB
+    history_max_value_bytes: int = 16 * MIB
+    """A larger value is a gap in the op-log."""
+    baseline: bool = True
+    """Whether the files that a folder has when it is first seen are copied into its op-log; else gaps."""
+    sync_files: bool = False
+    """Whether a key's file is durable as well before a write is answered, not only its op."""
+    state_dir: str | None = None
+    """Where folder stores keep what they keep; None: in `.kvfs` beside the folder."""
+    watch: bool = True
+    """Whether folders are watched, so that outside edits are logged without being asked for."""
+    scan_interval_s: float = 60.0
+    """How often a watched folder is gone through, for what no event told of."""
     max_batch_items: int = 100
     max_queue: int = 4096
     """How many writes of one volume may wait; one more is refused at once."""

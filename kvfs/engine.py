@@ -48,19 +48,19 @@ class Opened:
     store: Callable[[str], Store]
 
 
-Opener = Callable[[Location, Clock, bool], Opened]
+Opener = Callable[[Location, Config, bool], Opened]
 """Opens a location; the last argument says whether to make it where it is missing."""
 
 
-def _open_database(location: Location, clock: Clock, create: bool) -> Opened:
+def _open_database(location: Location, config: Config, create: bool) -> Opened:
     file = Database(location.path, create=create)
     return Opened(file, lambda table: TableStore(file, table))
 
 
-def _open_directory(location: Location, clock: Clock, create: bool) -> Opened:
+def _open_directory(location: Location, config: Config, create: bool) -> Opened:
     if create:
         _make_folder(location.path)
-    folder = DirectoryStore(location.path, location.table)
+    folder = DirectoryStore(location.path, location.table, config)
     return Opened(folder, lambda table: folder)
 
 
@@ -278,8 +278,8 @@ class Engine:
         if handle is None:
             store = opened.store(location.table)
             handle = Handle(store, opened.writer, config=self.config, clock=self.clock)
-            # What was done to it while nobody had it open.
-            handle.settle_all(deadline=deadline)
+            if self.config.watch:
+                handle.watch()
             opened.handles[name] = handle
         with self._lock:
             opened.users += 1
@@ -303,12 +303,11 @@ class Engine:
     def _open(self, key: str, location: Location, *, create: bool) -> _Open:
         """Open a volume. The path's lock is held."""
         self._make_room()
-        got = self._openers[location.kind](location, self.clock, create)
+        got = self._openers[location.kind](location, self.config, create)
         writer = Writer(
             got.volume,
             clock=self.clock,
-            max_value_bytes=self.config.max_value_bytes,
-            max_queue=self.config.max_queue,
+            config=self.config,
             turn=self._turn,
         )
         opened = _Open(key, got.volume, got.store, writer, used=time.monotonic())

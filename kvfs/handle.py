@@ -37,7 +37,7 @@ from kvfs.model import (
 )
 from kvfs.pending import Pending
 from kvfs.store import Store, Unsettled
-from kvfs.writer import Writer
+from kvfs.writer import Batch, Writer
 
 T = TypeVar("T")
 
@@ -128,8 +128,8 @@ class Handle:
 
     def list(self, query: listing.Query, *, deadline: float | None = None) -> listing.Page:
         """One page of keys, in byte order."""
+        looked: set[str] = set()
         for attempt in range(_LIST_ATTEMPTS):
-            # Files that have just changed are not believed for a moment on some file systems.
             time.sleep(attempt * _LIST_PAUSE_S)
             self._settle(self._store.scan(query.prefix, self._clock()), deadline)
             try:
@@ -138,19 +138,22 @@ class Handle:
             except Unsettled as exc:
                 stale = list(exc.keys)
             else:
-                stale = self._store.unsettled_among([entry.key for entry in page.entries])
+                # What was looked at since this began is true enough, also where the file system's clock is
+                # so coarse that it cannot be believed for long.
+                unsettled = self._store.unsettled_among([entry.key for entry in page.entries])
+                stale = [key for key in unsettled if key not in looked]
                 if not stale:
                     return page
+                looked.update(stale)
             self._settle(iter(stale), deadline)
         raise Overloaded("The folder is changing too fast to be listed", retry_after_s=1)
 
     def settle_all(self, *, deadline: float | None = None) -> None:
         """Look at every key, so that everything that was done behind the server's back is in the log."""
-        keys = self._store.scan("", self._clock(), everything=True)
-        if keys is not None:
-            # Only when recovery is through does the store know which keys there were.
-            self._settle(iter(()), deadline)
-            self._settle(keys, deadline)
+        # Only when recovery is through does the store know which keys there were.
+        self._settle(iter(()), deadline)
+        self._settle(self._store.scan("", self._clock(), everything=True), deadline)
+        self._wait(self._writer.submit(self._note_baseline, deadline=deadline, heavy=True), deadline)
 
     def get_at(self, key: str, ts_ns: int, *, deadline: float | None = None) -> Entry:
         """The key's entry as it was at an instant (Unix nanoseconds), ops of that very instant included.
@@ -312,11 +315,23 @@ class Handle:
             lambda batch: batch.on(self._store).expire_due(_REAP_CHUNK), deadline=deadline, heavy=True
         )
 
+    def watch(self) -> None:
+        """Have the store notice by itself what is done behind the server's back."""
+        self._store.watch(self._settle_soon, self.settle_all)
+
     def next_expiry(self) -> int | None:
         """When the next TTL runs out, in Unix nanoseconds."""
         return self._store.next_expiry()
 
     # --- parts ------------------------------------------------------------------------------------------
+
+    def _settle_soon(self, keys: Sequence[str]) -> Pending[bool]:
+        looking = iter(keys)
+        return self._writer.submit(lambda batch: batch.on(self._store).settle(looking), heavy=True)
+
+    def _note_baseline(self, batch: Batch) -> None:
+        batch.on(self._store)
+        self._store.baseline_done()
 
     def _settle(self, keys: Iterator[str] | None, deadline: float | None) -> None:
         """Have the writer look at these keys, some at a time, and log what was done to them."""

@@ -15,8 +15,7 @@ from typing import Final, cast
 import apsw
 import orjson
 
-from kvfs.model import BatchSet, FileValue, Outcome, Set, Write, WriteResult
-from kvfs.oplog import value_hash
+from kvfs.model import BatchSet, FileValue, Outcome, Set, Write, WriteResult, value_hash
 from kvfs.sqlite import fetch, stored_value
 
 KEPT_S: Final = 24 * 3600

@@ -6,7 +6,9 @@
 - **op**: one change of one key, as the op-log keeps it. Its **seq** orders it among all ops of the
   store, from 1 and without holes; its **op number** among the ops of its key, from 1 and never reused.
 - **origin**: who made an op: the `api`, foreign `sql`, or a `file` edited behind the server's back.
-- **gap**: an op whose value the log does not have (`history=false`, or pruned).
+- **gap**: an op whose value the log does not have (`history=false`, too large for it, or pruned).
+- **blob**: a large value of the log, in a file of its own.
+- **baseline**: the first ops of a folder's files, from when kvfs first saw it.
 - **tombstone**: an op after which there is no key: `delete` and `expire`.
 - **store**: one table of a `.db` file, or one folder; both behind `kvfs.store.Store`.
 - **index**: the disposable cache of a folder's files. **Reconcile**: to bring it up to date with them.
@@ -24,6 +26,8 @@ Units stand in names: `_ns` Unix nanoseconds, `_s` seconds, `_bytes` bytes.
 from __future__ import annotations
 
 import enum
+import errno
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +39,9 @@ NS_PER_MS: Final = 1_000_000
 
 INLINE_MAX_BYTES: Final = 256 * 1024
 """Values up to this size travel as bytes in memory, larger ones as files."""
+
+_CHUNK_BYTES: Final = 1 << 20
+_NOT_COPIED_BY_KERNEL: Final = frozenset({errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 
 Clock = Callable[[], int]
 """Unix time in nanoseconds."""
@@ -70,11 +77,16 @@ class FileValue:
     Closing is idempotent; it works as a context manager.
     """
 
-    __slots__ = ("fd", "size")
+    __slots__ = ("_fd", "size")
 
     def __init__(self, fd: int, size: int) -> None:
-        self.fd = fd
+        self._fd = fd
         self.size = size
+
+    @property
+    def fd(self) -> int:
+        """The open file."""
+        return self._fd
 
     def read(self, offset: int = 0, length: int | None = None) -> bytes:
         """The bytes from `offset`, `length` of them or all that follow; fewer if the file has shrunk."""
@@ -86,10 +98,27 @@ class FileValue:
             remaining -= len(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
+    def copy_to(self, fd: int) -> None:
+        """Copy it into an open file; the kernel shares the blocks where the file system can.
+
+        Raises OSError, also where the file has shrunk.
+        """
+        copied = 0
+        while copied < self.size:
+            try:
+                done = os.copy_file_range(self.fd, fd, self.size - copied, copied, copied)
+            except OSError as exc:
+                if exc.errno not in _NOT_COPIED_BY_KERNEL:
+                    raise
+                done = os.pwrite(fd, os.pread(self.fd, min(_CHUNK_BYTES, self.size - copied), copied), copied)
+            if not done:
+                raise OSError(errno.EIO, "a large value is shorter than it was")
+            copied += done
+
     def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def __len__(self) -> int:
         return self.size
@@ -113,6 +142,16 @@ Value = bytes | FileValue
 def value_bytes(value: Value) -> bytes:
     """All of a value in memory."""
     return value if isinstance(value, bytes) else value.read()
+
+
+def value_hash(value: Value) -> bytes:
+    """SHA-256."""
+    if isinstance(value, bytes):
+        return hashlib.sha256(value).digest()
+    digest = hashlib.sha256()
+    for offset in range(0, value.size, _CHUNK_BYTES):
+        digest.update(value.read(offset, _CHUNK_BYTES))
+    return digest.digest()
 
 
 class Entry(NamedTuple):
@@ -310,6 +349,8 @@ class Change(NamedTuple):
     origin: Origin = Origin.API
     touch: bool = True
     """False where the value stays (`expire_set`, `persist`): so does `updated_s`."""
+    sha256: bytes | None = None
+    """The value's hash, where it is known already."""
 
 
 class WriteResult(NamedTuple):

@@ -9,8 +9,6 @@ Format, version 1. One table `kvfs_oplog_<name>` a store: beside the KV rows in 
     op_type       TEXT     see `model.OpType`
     origin        TEXT     api, sql, file
     ts_ns         INTEGER  Unix nanoseconds, never decreasing with seq
-    value         TEXT     the whole new value (BLOB where it is not UTF-8 without NUL);
-                           NULL for tombstones and gaps
     content_type  TEXT     of the new value; NULL for tombstones
     size          INTEGER  of the new value in bytes; NULL for tombstones
     value_hash    BLOB     SHA-256 of the new value, also in a gap; NULL for tombstones
@@ -18,7 +16,10 @@ Format, version 1. One table `kvfs_oplog_<name>` a store: beside the KV rows in 
     updated_s     INTEGER  when its value last changed
     expire_ns     INTEGER  when its TTL runs out, in whole milliseconds; NULL without one
     ttl_s         INTEGER  the TTL given with this op; NULL if none was
-    flags         INTEGER  1: a gap, the value was not recorded
+    flags         INTEGER  1: a gap, the value was not recorded; 2: the value is in a blob (`kvfs.blobs`)
+    value         TEXT     the whole new value (BLOB where it is not UTF-8 without NUL); NULL for
+                           tombstones, gaps and blobs. The last column, so that a long value need not be
+                           gone through to read the others
 
 Validity: (key, op_number) is unique; per key, op_number grows with seq. Whole values, not deltas: a past
 state is one look-up, and the old value of an op is its predecessor's new one. There is no index on time:
@@ -31,23 +32,26 @@ state at a seq by bisection over its op numbers; each index less is a page less 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import apsw
 
+from kvfs.blobs import BLOB_MIN_BYTES, Blobs
 from kvfs.errors import DatabaseError
-from kvfs.model import Entry, Op, OpType, Origin, Value, value_bytes
+from kvfs.model import Entry, Op, OpType, Origin, Value, value_bytes, value_hash
 from kvfs.sqlite import SqlValue, fetch, has_table, quoted, sql_value, stored_value
 
 FORMAT: Final = 1
 GAP: Final = 1
+BLOB: Final = 2
 
-_COLUMNS: Final = (
-    "seq, key, op_number, op_type, origin, ts_ns, value, content_type, size, value_hash, "
+_FACTS: Final = (
+    "seq, key, op_number, op_type, origin, ts_ns, content_type, size, value_hash, "
     "created_s, updated_s, expire_ns, ttl_s, flags"
 )
+_FACTS_COUNT: Final = _FACTS.count(",") + 1
+_COLUMNS: Final = f"{_FACTS}, value"
 
 _SCHEMA: Final = """
 CREATE TABLE {table} (
@@ -57,7 +61,6 @@ CREATE TABLE {table} (
     op_type TEXT NOT NULL,
     origin TEXT NOT NULL,
     ts_ns INTEGER NOT NULL,
-    value,
     content_type TEXT,
     size INTEGER,
     value_hash BLOB,
@@ -65,9 +68,11 @@ CREATE TABLE {table} (
     updated_s INTEGER,
     expire_ns INTEGER,
     ttl_s INTEGER,
-    flags INTEGER NOT NULL DEFAULT 0
+    flags INTEGER NOT NULL DEFAULT 0,
+    value
 );
 CREATE UNIQUE INDEX {index} ON {table} (key, op_number);
+CREATE INDEX {blobs} ON {table} (value_hash) WHERE flags & 2;
 """
 
 _REGISTRY: Final = """
@@ -80,12 +85,18 @@ CREATE TABLE IF NOT EXISTS kvfs_stores (
 
 
 class OpLog:
-    """The statements of one log. It holds no connection: each call names the one to use."""
+    """The statements of one log. It holds no connection: each call names the one to use.
 
-    def __init__(self, name: str) -> None:
+    With `blobs`, large values lie there.
+    """
+
+    def __init__(self, name: str, blobs: Blobs | None = None) -> None:
         self.name = name
+        self.blobs = blobs
         table = quoted(f"kvfs_oplog_{name}")
-        self._schema = _SCHEMA.format(table=table, index=quoted(f"kvfs_oplog_{name}_key"))
+        self._schema = _SCHEMA.format(
+            table=table, index=quoted(f"kvfs_oplog_{name}_key"), blobs=quoted(f"kvfs_oplog_{name}_blobs")
+        )
         self._append = f"INSERT INTO {table} ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
         self._tail = f"SELECT seq, ts_ns FROM {table} ORDER BY seq DESC LIMIT 1"
         self._tail_at = f"SELECT seq, ts_ns FROM {table} WHERE seq <= ? ORDER BY seq DESC LIMIT 1"
@@ -99,6 +110,19 @@ class OpLog:
             " ORDER BY op_number DESC LIMIT 1"
         )
         self._op = f"SELECT {_COLUMNS} FROM {table} WHERE key = ? AND op_number = ?"
+        self._op_seq = f"SELECT {_COLUMNS} FROM {table} WHERE seq = ?"
+        self._facts = f"SELECT {_FACTS} FROM {table} WHERE key = ? AND op_number = ?"
+        self._last_facts = f"SELECT {_FACTS} FROM {table} WHERE key = ? ORDER BY op_number DESC LIMIT 1"
+        self._changed = f"SELECT key, max(op_number) FROM {table} WHERE seq > ? GROUP BY key"
+        # From key to key by the index: what it costs does not grow with the number of ops.
+        self._heads = (
+            "WITH RECURSIVE keys(key) AS ("
+            f" SELECT min(key) FROM {table} UNION ALL"
+            f" SELECT (SELECT min(key) FROM {table} WHERE key > keys.key) FROM keys WHERE key IS NOT NULL)"
+            f" SELECT {_FACTS} FROM keys JOIN {table} USING (key)"
+            f" WHERE op_number = (SELECT max(op_number) FROM {table} AS own WHERE own.key = keys.key)"
+        )
+        self._names_blob = f"SELECT 1 FROM {table} WHERE value_hash = ? AND flags & 2 LIMIT 1"
         self._since = f"SELECT {_COLUMNS} FROM {table} WHERE seq > ? ORDER BY seq LIMIT ?"
         self._next_key = f"SELECT key FROM {table} WHERE key > ? ORDER BY key LIMIT 1"
         self._first_key = f"SELECT key FROM {table} WHERE key >= ? ORDER BY key LIMIT 1"
@@ -132,7 +156,25 @@ class OpLog:
 
     def append(self, connection: apsw.Connection, ops: Iterable[Op]) -> None:
         """Add ops, inside the caller's transaction."""
-        connection.executemany(self._append, map(_row, ops))
+        connection.executemany(self._append, map(self._row, ops))
+
+    def keep_blobs(self, ops: Iterable[Op]) -> None:
+        """Make the large values of ops durable, before these are appended. Raises OSError."""
+        if self.blobs is None:
+            return
+        for op in ops:
+            if op.recorded and op.entry is not None and self.is_blob(op.entry.size):
+                assert op.entry.value is not None
+                self.blobs.keep(op.entry.value, _hash(op.entry))
+
+    def is_blob(self, size: int) -> bool:
+        """Whether a value of this size is kept as a blob."""
+        return self.blobs is not None and size >= BLOB_MIN_BYTES
+
+    def drop_blob(self, connection: apsw.Connection, sha256: bytes) -> None:
+        """Remove a blob if no op names it any more."""
+        if self.blobs is not None and not fetch(connection, self._names_blob, (sha256,)):
+            self.blobs.drop(sha256)
 
     # --- reading --------------------------------------------------------------------------------------
 
@@ -148,8 +190,26 @@ class OpLog:
 
     def op(self, connection: apsw.Connection, key: str, op_number: int) -> Op | None:
         """One op, or None."""
-        rows = fetch(connection, self._op, (key, op_number))
-        return _op(rows[0]) if rows else None
+        return self._one(fetch(connection, self._op, (key, op_number)))
+
+    def op_at(self, connection: apsw.Connection, seq: int) -> Op | None:
+        """The op with this seq, or None."""
+        return self._one(fetch(connection, self._op_seq, (seq,)))
+
+    def facts(self, connection: apsw.Connection, key: str, op_number: int | None = None) -> Op | None:
+        """One op (None: the key's last) without its value, or None."""
+        if op_number is None:
+            return self._one(fetch(connection, self._last_facts, (key,)))
+        return self._one(fetch(connection, self._facts, (key, op_number)))
+
+    def heads(self, connection: apsw.Connection) -> Iterator[Op]:
+        """The last op of each key ever seen, in byte order, without values."""
+        for row in connection.execute(self._heads):
+            yield self._made(row)
+
+    def changed(self, connection: apsw.Connection, after: int) -> list[tuple[str, int]]:
+        """(key, last op number) of each key that has an op after this seq."""
+        return fetch(connection, self._changed, (after,))
 
     def last_op(self, connection: apsw.Connection, key: str) -> Op | None:
         """The key's last op, or None for a key never seen."""
@@ -157,7 +217,7 @@ class OpLog:
 
     def since(self, connection: apsw.Connection, seq: int, limit: int) -> list[Op]:
         """Up to `limit` ops after `seq`, in order."""
-        return [_op(row) for row in fetch(connection, self._since, (seq, limit))]
+        return [self._made(row) for row in fetch(connection, self._since, (seq, limit))]
 
     def seq_at(self, connection: apsw.Connection, ts_ns: int) -> int:
         """The seq of the last op with a time up to `ts_ns`; 0 if there is none. O(log n) look-ups."""
@@ -193,6 +253,48 @@ class OpLog:
             yield rows[0][0]
             rows = fetch(connection, self._next_key, (rows[0][0],))
 
+    # --- rows -----------------------------------------------------------------------------------------
+
+    def _row(self, op: Op) -> tuple[SqlValue, ...]:
+        entry = op.entry
+        flags = 0 if op.recorded else GAP
+        if entry is None:
+            return (
+                op.seq, op.key, op.op_number, op.op_type, op.origin, op.ts_ns,
+                None, None, None, None, None, None, op.ttl_s, flags, None,
+            )  # fmt: skip
+        value = None
+        if op.recorded:
+            if self.is_blob(entry.size):
+                flags |= BLOB
+            else:
+                assert entry.value is not None
+                value = sql_value(value_bytes(entry.value))
+        return (
+            op.seq, op.key, op.op_number, op.op_type, op.origin, op.ts_ns,
+            entry.content_type, entry.size, _hash(entry),
+            entry.created_s, entry.updated_s, entry.expire_ns, op.ttl_s, flags, value,
+        )  # fmt: skip
+
+    def _one(self, rows: list[tuple[SqlValue, ...]]) -> Op | None:
+        return self._made(rows[0]) if rows else None
+
+    def _made(self, row: tuple[Any, ...]) -> Op:
+        """The op of a row, which need not have the value."""
+        (seq, key, number, op_type, origin, ts_ns, content_type, size, digest,
+         created_s, updated_s, expire_ns, ttl_s, flags) = row[:_FACTS_COUNT]  # fmt: skip
+        recorded = not flags & GAP
+        entry = None
+        if created_s is not None:
+            value: Value | None = None
+            if recorded and len(row) > _FACTS_COUNT:
+                if not flags & BLOB:
+                    value = stored_value(row[-1])
+                elif self.blobs is not None:
+                    value = self.blobs.value(digest, size)
+            entry = Entry(key, value, size, content_type, created_s, updated_s, expire_ns, number, digest)
+        return Op(seq, key, number, OpType(op_type), Origin(origin), ts_ns, entry, recorded, ttl_s)
+
 
 class LogReader:
     """A log at one connection, whose transaction makes it one consistent look."""
@@ -217,16 +319,6 @@ class LogReader:
         return self._log.keys(self._connection, start, end)
 
 
-def value_hash(value: Value) -> bytes:
-    """SHA-256."""
-    if isinstance(value, bytes):
-        return hashlib.sha256(value).digest()
-    digest = hashlib.sha256()
-    for offset in range(0, value.size, 1 << 20):
-        digest.update(value.read(offset, 1 << 20))
-    return digest.digest()
-
-
 def _bisect(low: int, high: int, later: Callable[[int], tuple[bool, int]]) -> int:
     """The greatest number in low..high that is not later, 0 if all are.
 
@@ -244,47 +336,6 @@ def _bisect(low: int, high: int, later: Callable[[int], tuple[bool, int]]) -> in
     return best
 
 
-def _row(op: Op) -> tuple[SqlValue, ...]:
-    entry = op.entry
-    if entry is None:
-        return (
-            op.seq, op.key, op.op_number, op.op_type, op.origin, op.ts_ns,
-            None, None, None, None, None, None, None, op.ttl_s, 0 if op.recorded else GAP,
-        )  # fmt: skip
-    assert entry.value is not None
-    return (
-        op.seq, op.key, op.op_number, op.op_type, op.origin, op.ts_ns,
-        sql_value(value_bytes(entry.value)) if op.recorded else None,
-        entry.content_type, entry.size, entry.sha256 or value_hash(entry.value),
-        entry.created_s, entry.updated_s, entry.expire_ns, op.ttl_s, 0 if op.recorded else GAP,
-    )  # fmt: skip
-
-
-def _op(row: tuple[SqlValue, ...]) -> Op:
-    (seq, key, number, op_type, origin, ts_ns, value, content_type, size, digest,
-     created_s, updated_s, expire_ns, ttl_s, flags) = cast(tuple[object, ...], row)  # fmt: skip
-    recorded = not cast(int, flags) & GAP
-    entry = None
-    if created_s is not None:
-        entry = Entry(
-            key=cast(str, key),
-            value=stored_value(cast(SqlValue, value)) if recorded else None,
-            size=cast(int, size),
-            content_type=cast(str, content_type),
-            created_s=cast(int, created_s),
-            updated_s=cast(int, updated_s),
-            expire_ns=cast("int | None", expire_ns),
-            op_number=cast(int, number),
-            sha256=cast("bytes | None", digest),
-        )
-    return Op(
-        seq=cast(int, seq),
-        key=cast(str, key),
-        op_number=cast(int, number),
-        op_type=OpType(cast(str, op_type)),
-        origin=Origin(cast(str, origin)),
-        ts_ns=cast(int, ts_ns),
-        entry=entry,
-        recorded=recorded,
-        ttl_s=cast("int | None", ttl_s),
-    )
+def _hash(entry: Entry) -> bytes:
+    assert entry.sha256 is not None or entry.value is not None
+    return entry.sha256 or value_hash(cast(Value, entry.value))

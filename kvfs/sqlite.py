@@ -126,6 +126,16 @@ def translate(error: apsw.Error, doing: str = "use the database") -> KvfsError:
     return DatabaseError(message, sqlite_code=getattr(error, "extendedresult", code))
 
 
+def is_damage(error: KvfsError) -> bool:
+    """Whether an error tells that a file is damaged."""
+    code = error.details.get("sqlite_code", apsw.SQLITE_OK)
+    return (
+        isinstance(error, InvalidSqliteHeader)
+        or code == apsw.SQLITE_IOERR_SHORT_READ
+        or (isinstance(code, int) and code & 0xFF == apsw.SQLITE_CORRUPT)
+    )
+
+
 def retry_busy(attempt: Callable[[], T], deadline: float | None) -> T:
     """`attempt`, again and again while the database is locked, until `deadline` (monotonic seconds).
 

@@ -7,11 +7,12 @@ volume's writer, between `begin` and `commit` or `rollback`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from kvfs.model import Entry, FileValue, KeyState, Op, Value
+from kvfs.pending import Pending
 
 
 class Unsettled(Exception):
@@ -37,6 +38,10 @@ class StateChanged(Exception):
 
     Never leaves the engine.
     """
+
+
+Settle = Callable[[Sequence[str]], Pending[bool]]
+"""Has the writer look at keys soon, and log what was done to them. May raise `Overloaded`."""
 
 
 class Volume(Protocol):
@@ -159,6 +164,22 @@ class EmptyReader:
         return iter(())
 
 
+class SelfContained:
+    """The part of a `Store` of one that nobody changes behind the server's back."""
+
+    def check_writable(self) -> None:
+        return None
+
+    def forget_index(self) -> None:
+        return None
+
+    def baseline_done(self) -> None:
+        return None
+
+    def watch(self, settle: Settle, catch_up: Callable[[], None]) -> None:
+        return None
+
+
 class Store(Protocol):
     """One table or one folder."""
 
@@ -220,8 +241,26 @@ class Store(Protocol):
     def next_expiry(self) -> int | None:
         """When the next TTL runs out, in Unix nanoseconds."""
 
+    def check_writable(self) -> None:
+        """Raise `FileSystemError` or `DatabaseError` where nothing may be written."""
+
     def create(self) -> None:
         """Make the store's table or folder, and its op-log, if they are not there yet."""
+
+    def forget_index(self) -> None:
+        """Forget what can be made anew from the files; all of it must be looked at then. A batch of its own.
+
+        A store without such does nothing.
+        """
+
+    def baseline_done(self) -> None:
+        """Note that all that a folder held when it was first seen is in the log."""
+
+    def watch(self, settle: Settle, catch_up: Callable[[], None]) -> None:
+        """From now on notice by itself what is done behind the server's back, and have `settle` log it.
+
+        `catch_up` is called first where nothing is known yet: it goes through everything, and takes long.
+        """
 
     def write(self, ops: Sequence[Op]) -> None:
         """Log these ops and make the entries what they say, once a batch. Several may be of one key."""

@@ -39,7 +39,7 @@ from kvfs.model import (
 )
 from kvfs.oplog import LogReader, OpLog
 from kvfs.sqlite import SqlValue, fetch, has_table, quoted, sql_value, stored_value
-from kvfs.store import EmptyReader, Reader, Unsettled
+from kvfs.store import EmptyReader, Reader, SelfContained, Unsettled
 from kvfs.valueops import missing
 
 _COLUMNS: Final = ("key", "value", "content_type", "created_at", "updated_at", "expire_at", "op_number")
@@ -60,7 +60,7 @@ CREATE INDEX IF NOT EXISTS {index} ON {table} (expire_at) WHERE expire_at IS NOT
 _LIVE: Final = "(expire_at IS NULL OR expire_at > :now)"
 
 
-class TableStore:
+class TableStore(SelfContained):
     """One KV table. Implements `kvfs.store.Store`."""
 
     def __init__(self, database: Database, name: str) -> None:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 
 from kvfs import valueops
+from kvfs.config import Config
 from kvfs.errors import CasMismatch, FileSystemError, NotFound, PathConflict
 from kvfs.model import (
     INLINE_MAX_BYTES,
@@ -31,8 +32,8 @@ from kvfs.model import (
     Write,
     WriteResult,
     value_bytes,
+    value_hash,
 )
-from kvfs.oplog import value_hash
 from kvfs.store import Store, TooHeavy
 
 _EXPIRED: Final = Change(OpType.EXPIRE, None)
@@ -43,17 +44,18 @@ _SETTLE_BYTES: Final = 16 << 20
 class Transaction:
     """The writer's view of one store between `begin` and `commit`."""
 
-    def __init__(self, store: Store, *, clock: Clock, max_value_bytes: int, light: bool) -> None:
+    def __init__(self, store: Store, *, clock: Clock, config: Config, light: bool) -> None:
         self._store = store
         self._light = light
         self._clock = clock
-        self._max_value_bytes = max_value_bytes
+        self._config = config
         self._seq, self._ts_ns = store.tail()
         self._states: dict[str, KeyState] = {}
         self._ops: list[Op] = []
 
     def apply(self, write: Write) -> Outcome:
         """Decide a write and stage its ops, all or none of them."""
+        self._store.check_writable()
         match write:
             case BatchSet():
                 return Outcome(self._batch_set(write))
@@ -178,7 +180,7 @@ class Transaction:
 
     def _situation(self, key: str) -> valueops.Situation:
         state = self._unblocked(key)
-        return valueops.Situation(state, partial(self._load, key), self._now(), self._max_value_bytes)
+        return valueops.Situation(state, partial(self._load, key), self._now(), self._config.max_value_bytes)
 
     def _unblocked(self, key: str) -> KeyState:
         state = self.state(key)
@@ -211,7 +213,8 @@ class Transaction:
         self._ts_ns = ts_ns
         number = state.last_op_number + 1
         entry = None if change.value is None else _entry(key, number, ts_ns, state.entry, change)
-        op_type, recorded = change.op_type, change.recorded
+        op_type = change.op_type
+        recorded = change.recorded and (entry is None or entry.size <= self._config.history_max_value_bytes)
         op = Op(self._seq, key, number, op_type, change.origin, ts_ns, entry, recorded, change.ttl_s)
         self._ops.append(op)
         state = KeyState(entry, number, op_type is OpType.EXPIRE, None, state.blocked)
@@ -234,5 +237,5 @@ def _entry(key: str, number: int, ts_ns: int, before: Entry | None, change: Chan
     updated_s = now_s if before is None or change.touch else before.updated_s
     return Entry(
         key, value, len(value), change.content_type, created_s, updated_s, change.expire_ns, number,
-        value_hash(value),
+        change.sha256 or value_hash(value),
     )  # fmt: skip

@@ -28,6 +28,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final, Generic, TypeVar
 
+from kvfs.config import Config
 from kvfs.errors import DeadlineExceeded, IdempotencyKeyMismatch, KvfsError, Overloaded
 from kvfs.idempotency import KEPT_S, decode, encode
 from kvfs.model import NS, Clock, Outcome, Write
@@ -51,11 +52,11 @@ _LOCKED_PAUSE_S: Final = 0.005
 class Batch:
     """What one commit will make durable: a transaction for each store of the volume that is written."""
 
-    def __init__(self, volume: Volume, *, clock: Clock, max_value_bytes: int, light: bool) -> None:
+    def __init__(self, volume: Volume, *, clock: Clock, config: Config, light: bool) -> None:
         self._volume = volume
         self._light = light
         self._clock = clock
-        self._max_value_bytes = max_value_bytes
+        self._config = config
         self._transactions: dict[str, Transaction] = {}
         self._answers: dict[str, tuple[bytes, bytes]] = {}
 
@@ -63,9 +64,7 @@ class Batch:
         """The transaction on one store."""
         transaction = self._transactions.get(store.name)
         if transaction is None:
-            transaction = Transaction(
-                store, clock=self._clock, max_value_bytes=self._max_value_bytes, light=self._light
-            )
+            transaction = Transaction(store, clock=self._clock, config=self._config, light=self._light)
             self._transactions[store.name] = transaction
         return transaction
 
@@ -127,14 +126,12 @@ class Writer:
         volume: Volume,
         *,
         clock: Clock,
-        max_value_bytes: int,
-        max_queue: int,
+        config: Config,
         turn: Turn | None = None,
     ) -> None:
         self._volume = volume
         self._clock = clock
-        self._max_value_bytes = max_value_bytes
-        self._max_queue = max_queue
+        self._config = config
         self._turn = turn
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
@@ -164,7 +161,7 @@ class Writer:
         with self._lock:
             if self._closing:
                 raise Overloaded("The store is being closed", retry_after_s=1)
-            if self._unanswered >= self._max_queue:
+            if self._unanswered >= self._config.max_queue:
                 raise Overloaded("Too many writes are waiting", retry_after_s=1)
             self._unanswered += 1
             self._queue.append(job)
@@ -364,14 +361,14 @@ class Writer:
 
     def _decide(self, jobs: list[_Job[Any]], *, light: bool) -> _Answers:
         """Decide each job, and hand to the volume what they make; raises if the volume cannot take it."""
-        batch = Batch(self._volume, clock=self._clock, max_value_bytes=self._max_value_bytes, light=light)
+        batch = Batch(self._volume, clock=self._clock, config=self._config, light=light)
         answers: _Answers = []
         for job in jobs:
             try:
                 answers.append((job, job.run(batch), None))
             except KvfsError as exc:
                 answers.append((job, None, exc))
-            except TooHeavy:
+            except (TooHeavy, StateChanged):
                 raise
             except Exception as exc:
                 _LOG.exception("a write failed unexpectedly")

@@ -13,7 +13,7 @@ import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import apsw
 from kvfs.directory.names import is_ignored, key_of, path_of
 from kvfs.model import Op, value_bytes
 
+GAP, BLOB = 1, 2
 TOMBSTONES = {"delete", "expire"}
 TYPES = {"set", "incr", "decr", "push", "pop", "remove", "expire_set", "persist", "rollback"} | TOMBSTONES
 ORIGINS = {"api", "sql", "file"}
@@ -87,7 +88,8 @@ def check_folder(db: str | Path, table: str, *, strangers: Collection[str] = ())
     with _locked(home / f"{table}.lock"):
         with closing(_opened(home / f"{table}.oplog")) as connection, connection:
             wrong = [] if connection.pragma("integrity_check") == "ok" else ["the op-log is damaged"]
-            log = _log(connection, *_stores(connection))
+            log = [_with_blob(op, home / f"{table}.blobs") for op in _log(connection, *_stores(connection))]
+            wrong += _wrong_among_blobs(connection, home / f"{table}.blobs", log)
         with closing(_opened(home / f"{table}.index")) as connection, connection:
             wrong += [] if connection.pragma("integrity_check") == "ok" else ["the index is damaged"]
             rows = {key: kept for key, kept, *_ in _indexed(connection)}
@@ -136,7 +138,7 @@ def _wrong_in_op(op: Logged) -> Iterator[str]:
         return
     if any(each is None for each in state):
         yield f"a state with holes: {state}"
-    if op.flags:
+    if op.flags == GAP:
         if op.value is not None:
             yield "a gap with a value"
     elif op.value is None:
@@ -199,6 +201,24 @@ def _wrong_among_files(folder: Path, log: list[Logged], strangers: Collection[st
                 yield f"{path!r}: not the value of the last op of {key!r}"
             seen.add(key)
     yield from (f"{key!r} has no file" for key in wanted.keys() - seen)
+
+
+def _with_blob(op: Logged, blobs: Path) -> Logged:
+    """An op with its value, also where that is in a blob."""
+    if op.flags != BLOB or op.value_hash is None:
+        return op
+    name = op.value_hash.hex()
+    file = blobs / name[:2] / name
+    return replace(op, flags=0, value=file.read_bytes() if file.exists() else None)
+
+
+def _wrong_among_blobs(connection: apsw.Connection, blobs: Path, log: list[Logged]) -> Iterator[str]:
+    """All blobs are named by ops, or kept until the files of gaps are durable."""
+    waiting = {seq for (seq,) in _query(connection, "SELECT seq FROM kvfs_redo WHERE value IS NULL")}
+    named = {op.value_hash.hex() for op in log if op.value_hash and (not op.flags or op.seq in waiting)}
+    for file in blobs.glob("*/*"):
+        if file.name not in named:
+            yield f"{file.name}: a blob that no op names"
 
 
 def _wrong_in_index(connection: apsw.Connection, folder: Path, log: list[Logged]) -> Iterator[str]:

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from kvfs.config import Config
 from kvfs.engine import Opened
-from kvfs.model import Clock, Entry, FileValue, KeyState, Op, OpType, Value, value_bytes
+from kvfs.model import Entry, FileValue, KeyState, Op, OpType, Value, value_bytes
 from kvfs.paths import Location
-from kvfs.store import Reader
+from kvfs.store import Reader, SelfContained
 from kvfs.valueops import missing
 
 
@@ -24,7 +25,7 @@ class Reference:
     def __init__(self) -> None:
         self.volumes: dict[str, ReferenceVolume] = {}
 
-    def open(self, location: Location, clock: Clock, create: bool) -> Opened:
+    def open(self, location: Location, config: Config, create: bool) -> Opened:
         volume = self.volumes.setdefault(location.path, ReferenceVolume())
         return Opened(volume, lambda table: ReferenceStore(table.lower(), volume))
 
@@ -78,7 +79,7 @@ class ReferenceVolume:
 
 
 @dataclass
-class ReferenceStore:
+class ReferenceStore(SelfContained):
     """One log of a volume. A `kvfs.store.Store`."""
 
     name: str

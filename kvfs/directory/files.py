@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
+from kvfs.directory import renames
 from kvfs.directory.names import OWN_VALUE, path_of
 from kvfs.model import INLINE_MAX_BYTES, FileValue, Value
 
@@ -26,10 +27,6 @@ _FILE_MODE: Final = 0o666
 _FOLDER_MODE: Final = 0o777
 _READ_ATTEMPTS: Final = 10
 _RENAME_ATTEMPTS: Final = 100
-
-_RENAME_NOREPLACE: Final = 1
-_RENAME_EXCHANGE: Final = 2
-_UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -205,20 +202,64 @@ class Tree:
         """
         fd = self.root
         try:
-            for name in components[:-1]:
+            for depth, name in enumerate(components[:-1], 1):
                 try:
                     below = os.open(name, _FOLDER, dir_fd=fd)
                 except FileNotFoundError:
                     _make_folder(fd, name)
                     below = os.open(name, _FOLDER, dir_fd=fd)
                 except NotADirectoryError:
-                    _become_folder(fd, name, store)
+                    _become_folder(fd, name, store, "/".join(components[:depth]))
                     below = os.open(name, _FOLDER, dir_fd=fd)
                 fd = _swap(fd, below, self.root)
-            if not os.access(".", os.W_OK | os.X_OK, dir_fd=fd):
-                raise PermissionError(errno.EACCES, "Permission denied", "/".join(components))
+            if not _writable(fd):
+                raise _denied(components)
         finally:
             _swap(fd, -1, self.root)
+
+    def sync_folders_of(self, key: str) -> None:
+        """Make the names durable of all folders on the way to a key's file."""
+        components = path_of(key)
+        fd = self.root
+        try:
+            sync(fd, ".")
+            for name in components:
+                try:
+                    below = os.open(name, _FOLDER, dir_fd=fd)
+                except (FileNotFoundError, NotADirectoryError):
+                    return
+                fd = _swap(fd, below, self.root)
+                sync(fd, ".")
+        finally:
+            _swap(fd, -1, self.root)
+
+    def check_removable(self, key: str) -> None:
+        """Raise PermissionError, or another OSError, where the key's file could not be taken away."""
+        components = path_of(key)
+        with self._parent(components) as found:
+            if found is None:
+                return
+            folder, name = found
+            if not _writable(folder):
+                raise _denied(components)
+            status = _status(folder, name)
+            if status is not None and stat.S_ISDIR(status.st_mode):
+                with _opened(name, folder) as own:
+                    if not _writable(own):
+                        raise _denied(components)
+
+    def restore_folder(self, store: int, note: str) -> None:
+        """Put a folder in its place, or what was there before it, after `exchange_for_folder` was cut off."""
+        staging = note.removesuffix(".path")
+        with opened(store, note) or FileValue(-1, 0) as written:
+            components = os.fsdecode(written.read()).split("/")
+        with self.folder(components[:-1]) as parent:
+            if _status(parent, components[-1]) is None:
+                for name in (staging, f"{staging}.file"):
+                    if _status(store, name) is not None:
+                        os.rename(name, components[-1], src_dir_fd=store, dst_dir_fd=parent)
+                        break
+        remove(store, note)
 
     # --- parts -----------------------------------------------------------------------------------------
 
@@ -316,19 +357,9 @@ def write_new(folder: int, name: str, value: Value, rights: Rights | None = None
             while view:
                 view = view[os.write(fd, view) :]
             return
-        copy(value, fd)
+        value.copy_to(fd)
     finally:
         os.close(fd)
-
-
-def copy(value: FileValue, fd: int) -> None:
-    """Copy a large value into an open file; the kernel shares the blocks where the file system can."""
-    copied = 0
-    while copied < value.size:
-        done = os.copy_file_range(value.fd, fd, value.size - copied, copied, copied)
-        if not done:
-            raise OSError(errno.EIO, "a large value is shorter than it was")
-        copied += done
 
 
 def signature_of(folder: int, name: str) -> Signature:
@@ -336,14 +367,36 @@ def signature_of(folder: int, name: str) -> Signature:
     return Signature.of(os.stat(name, dir_fd=folder, follow_symlinks=False))
 
 
-def read_whole(folder: int, name: str) -> bytes | None:
-    """The content of a file of our own, None where there is none."""
+def sync(folder: int, name: str) -> None:
+    """Make a file of our own durable, or with `.` a folder's names."""
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def nameless(folder: str) -> FileValue:
+    """A new file without a name, open for writing; the caller closes it."""
+    return FileValue(os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), 0)
+
+
+def opened(folder: int, name: str) -> FileValue | None:
+    """What is in a file of our own, None where there is none; the caller closes it."""
     try:
         fd = os.open(name, _READ, dir_fd=folder)
     except FileNotFoundError:
         return None
-    with FileValue(fd, os.fstat(fd).st_size) as value:
-        return value.read()
+    return FileValue(fd, os.fstat(fd).st_size)
+
+
+def names_in(folder: int) -> list[str]:
+    """The names in a folder of our own."""
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        return os.listdir(fd)
+    finally:
+        os.close(fd)
 
 
 def _put(folder: int, name: str, temporary: str, store: int, key: str) -> Signature | None:
@@ -351,17 +404,16 @@ def _put(folder: int, name: str, temporary: str, store: int, key: str) -> Signat
         status = _status(folder, name)
         try:
             if status is None:
-                _rename(store, temporary, folder, name, _RENAME_NOREPLACE)
+                renames.rename_to_free(store, temporary, folder, name)
                 return None
             _regular(status, key)
-            _rename(store, temporary, folder, name, _RENAME_EXCHANGE)
+            return Signature.of(renames.exchange(store, temporary, folder, name))
         except FileExistsError:
             continue  # somebody made it in between
         except FileNotFoundError:
             if _status(folder, name) is None and _status(store, temporary) is not None:
                 continue  # somebody removed it in between
             raise
-        return signature_of(store, temporary)
     raise OSError(errno.EAGAIN, "the file is made and removed all the time", key)
 
 
@@ -371,35 +423,16 @@ def _take(folder: int, name: str, temporary: str, store: int, key: str) -> Signa
         return None
     _regular(status, key)
     try:
-        _rename(folder, name, store, temporary, _RENAME_NOREPLACE)
+        renames.rename_to_free(folder, name, store, temporary)
     except FileExistsError:
         remove(store, temporary)
-        _rename(folder, name, store, temporary, _RENAME_NOREPLACE)
+        renames.rename_to_free(folder, name, store, temporary)
     except FileNotFoundError:
         return None
     return signature_of(store, temporary)
 
 
-def _rename(from_folder: int, from_name: str, to_folder: int, to_name: str, flags: int) -> None:
-    """renameat2(2). Where the file system lacks it, the nearest that rename(2) and link(2) can do."""
-    source, target = os.fsencode(from_name), os.fsencode(to_name)
-    if _libc.renameat2(from_folder, source, to_folder, target, flags) == 0:
-        return
-    number = ctypes.get_errno()
-    if number not in _UNSUPPORTED:
-        raise OSError(number, os.strerror(number), to_name)
-    if flags == _RENAME_NOREPLACE:
-        os.link(from_name, to_name, src_dir_fd=from_folder, dst_dir_fd=to_folder, follow_symlinks=False)
-        os.unlink(from_name, dir_fd=from_folder)
-        return
-    # Keep a name for what is displaced, then replace it in one step.
-    kept = from_name + ".displaced"
-    os.link(to_name, kept, src_dir_fd=to_folder, dst_dir_fd=from_folder, follow_symlinks=False)
-    os.rename(from_name, to_name, src_dir_fd=from_folder, dst_dir_fd=to_folder)
-    os.rename(kept, from_name, src_dir_fd=from_folder, dst_dir_fd=from_folder)
-
-
-def _become_folder(parent: int, name: str, store: int) -> None:
+def _become_folder(parent: int, name: str, store: int, path: str) -> None:
     """Turn a key's file into a folder with that file as its own value, in one step for any reader.
 
     The file is linked, not copied: a program that has it open goes on writing to the key's value. Whatever
@@ -415,9 +448,9 @@ def _become_folder(parent: int, name: str, store: int) -> None:
         try:
             with _opened(staging, store) as staged:
                 os.link(name, OWN_VALUE, src_dir_fd=parent, dst_dir_fd=staged, follow_symlinks=False)
-                _rename(store, staging, parent, name, _RENAME_EXCHANGE)
+                renames.exchange_for_folder(store, staging, parent, name, path)
                 if not os.path.samestat(os.stat(staging, dir_fd=store, follow_symlinks=False), status):
-                    _rename(store, staging, staged, OWN_VALUE, _RENAME_EXCHANGE)
+                    renames.exchange(store, staging, staged, OWN_VALUE)
         except FileNotFoundError:
             remove(store, staging)
             continue  # the file was replaced or removed in between
@@ -435,12 +468,8 @@ def remove(folder: int, name: str) -> None:
         os.unlink(name, dir_fd=folder)
     except IsADirectoryError:
         with _opened(name, folder) as inside:
-            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=inside)
-            try:
-                for below in os.listdir(fd):
-                    remove(fd, below)
-            finally:
-                os.close(fd)
+            for below in names_in(inside):
+                remove(inside, below)
         os.rmdir(name, dir_fd=folder)
     except FileNotFoundError:
         pass
@@ -449,6 +478,14 @@ def remove(folder: int, name: str) -> None:
 def _make_folder(parent: int, name: str) -> None:
     with suppress(FileExistsError):
         os.mkdir(name, _FOLDER_MODE, dir_fd=parent)
+
+
+def _writable(folder: int) -> bool:
+    return os.access(".", os.W_OK | os.X_OK, dir_fd=folder)
+
+
+def _denied(components: Components) -> OSError:
+    return PermissionError(errno.EACCES, "Permission denied", "/".join(components))
 
 
 def _status(folder: int, name: str) -> os.stat_result | None:

@@ -1,6 +1,6 @@
 """The index of a folder store: which keys there are, and what their files looked like. It is disposable:
 `synchronous=OFF`, and made anew from the files and the op-log whenever it is missing, of another version,
-damaged, or from before a power cut.
+damaged, or from before a power cut; also when that happens while it is open (`IndexLost`).
 
     files    key, folder, the file's signature, sha256, and the metadata of its entry;
              inode NULL: the file must be looked at before the row is believed
@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Final, NamedTuple, cast
 
 import apsw
@@ -25,6 +25,7 @@ from kvfs.directory.names import MAPPING_VERSION
 from kvfs.errors import KvfsError
 from kvfs.model import Entry
 from kvfs.sqlite import ReadPool, SqlValue, fetch
+from kvfs.store import StateChanged
 
 VERSION: Final = f"1.{MAPPING_VERSION}"
 
@@ -52,9 +53,17 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 _ROW: Final = (
     "key, inode, size, mtime_ns, ctime_ns, sha256, content_type, created_s, updated_s, expire_ns, op_number"
 )
+_PUT: Final = "INSERT OR REPLACE INTO files VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
 _LIVE: Final = "(expire_ns IS NULL OR expire_ns > :now)"
 _OPEN_WAIT_S: Final = 5.0
 _MARKS: Final = ("version", "log_id", "boot_id")
+
+
+class IndexLost(StateChanged):
+    """The index is damaged, or is not at its path any more: the writer must make it anew.
+
+    A batch that comes upon it begins again, and with that.
+    """
 
 
 class Row(NamedTuple):
@@ -68,98 +77,121 @@ class Row(NamedTuple):
 
 
 class Index:
-    """An open index. The writer's thread changes it; any thread reads it through `readers`."""
+    """An open index. The writer's thread changes it; any thread reads it through `readers`.
+
+    Everything may raise `IndexLost`; after `renew` it is empty, with an `applied_seq` of -1.
+    """
 
     def __init__(self, path: str, *, log_id: str) -> None:
         self._path = path
         self._log_id = log_id
-        self._writing = self._open()
-        self.readers = ReadPool(path)
-        self.applied_seq = cast(int, self._meta("applied_seq"))
+        self._lost = False
+        self._open()
 
     def close(self) -> None:
         """Idempotent."""
         self.readers.close()
         self._writing.close()
 
+    def check(self) -> None:
+        """Raise `IndexLost` where the index is damaged or is not at its path any more."""
+        if self._lost:
+            raise IndexLost
+        try:
+            status = os.stat(self._path)
+        except OSError as exc:
+            raise IndexLost from exc
+        if (status.st_dev, status.st_ino) != self._identity:
+            raise IndexLost
+
+    def renew(self) -> None:
+        """Begin anew, with what is at the path if it can be believed. The store's lock is held."""
+        self.close()
+        if self._lost:
+            self._remove()
+        self._lost = False
+        self._open()
+
     # --- reading: any thread ---------------------------------------------------------------------------
 
     def get(self, key: str) -> Row | None:
         """What is known of a key."""
+        self.check()
         pool = self.readers
         connection = pool.take()
         try:
             rows = fetch(connection, f"SELECT {_ROW} FROM files WHERE key = ?", (key,))
             return _row(rows[0]) if rows else None
         except apsw.Error as exc:
-            raise sqlite.translate(exc, "read the index") from exc
+            raise self._translated(sqlite.translate(exc, "read the index")) from exc
         finally:
             pool.give_back(connection)
 
+    @contextmanager
+    def reading(self, now_ns: int, deadline: float | None = None) -> Iterator[IndexReader]:
+        """A consistent look; interrupted at `deadline` (monotonic seconds)."""
+        self.check()
+        with self._errors("read the index"), self.readers.snapshot(deadline) as connection:
+            yield IndexReader(connection, now_ns)
+
     def folders(self, path: str) -> list[tuple[str, Signature]]:
         """The known folders from `path` on down, with their signatures."""
-        with self.readers.borrow() as connection:
-            if not path:
-                rows = fetch(connection, "SELECT * FROM folders")
-            else:
-                rows = fetch(
-                    connection,
-                    "SELECT * FROM folders WHERE path = ?1 OR (path > ?1 || '/' AND path < ?1 || '0')",
-                    (path,),
-                )
+        if not path:
+            rows = self._read("SELECT * FROM folders")
+        else:
+            rows = self._read(
+                "SELECT * FROM folders WHERE path = ?1 OR (path > ?1 || '/' AND path < ?1 || '0')", (path,)
+            )
         return [(row[0], Signature(*row[1:])) for row in rows]
 
     def knows_folder(self, path: str) -> bool:
         """Whether a folder's names were read before."""
-        with self.readers.borrow() as connection:
-            return bool(fetch(connection, "SELECT 1 FROM folders WHERE path = ?", (path,)))
+        return bool(self._read("SELECT 1 FROM folders WHERE path = ?", (path,)))
 
     def folders_of_keys(self) -> list[str]:
         """The folders in which keys are known to lie."""
-        with self.readers.borrow() as connection:
-            return [row[0] for row in fetch(connection, "SELECT DISTINCT folder FROM files")]
+        return [row[0] for row in self._read("SELECT DISTINCT folder FROM files")]
 
     def keys_in(self, folder: str) -> dict[str, Signature | None]:
         """The keys whose files lie in this very folder."""
-        with self.readers.borrow() as connection:
-            rows = fetch(
-                connection,
-                "SELECT key, inode, size, mtime_ns, ctime_ns FROM files WHERE folder = ?",
-                (folder,),
-            )
+        rows = self._read(
+            "SELECT key, inode, size, mtime_ns, ctime_ns FROM files WHERE folder = ?", (folder,)
+        )
         return {row[0]: None if row[1] is None else Signature(*row[1:]) for row in rows}
 
     def keys_below(self, folder: str) -> list[str]:
         """The keys whose files lie anywhere below this folder."""
-        with self.readers.borrow() as connection:
-            rows = fetch(
-                connection,
-                "SELECT key FROM files"
-                " WHERE ?1 = '' OR folder = ?1 OR (folder > ?1 || '/' AND folder < ?1 || '0')",
-                (folder,),
-            )
+        rows = self._read(
+            "SELECT key FROM files"
+            " WHERE ?1 = '' OR folder = ?1 OR (folder > ?1 || '/' AND folder < ?1 || '0')",
+            (folder,),
+        )
         return [row[0] for row in rows]
 
     def next_expiry(self) -> int | None:
         """When the next TTL runs out."""
-        with self.readers.borrow() as connection:
-            rows = fetch(connection, "SELECT min(expire_ns) FROM files WHERE expire_ns IS NOT NULL")
+        rows = self._read("SELECT min(expire_ns) FROM files WHERE expire_ns IS NOT NULL")
         return cast("int | None", rows[0][0])
 
     def due(self, now_ns: int, limit: int) -> list[str]:
         """Keys whose TTL has run out."""
-        with self.readers.borrow() as connection:
-            rows = fetch(
-                connection,
-                "SELECT key FROM files WHERE expire_ns <= ? ORDER BY expire_ns LIMIT ?",
-                (now_ns, limit),
-            )
+        rows = self._read(
+            "SELECT key FROM files WHERE expire_ns <= ? ORDER BY expire_ns LIMIT ?", (now_ns, limit)
+        )
         return [row[0] for row in rows]
+
+    def counts(self) -> tuple[int, int]:
+        """How many keys and folders are known."""
+        return cast(
+            tuple[int, int],
+            self._read("SELECT (SELECT count(*) FROM files), (SELECT count(*) FROM folders)")[0],
+        )
 
     # --- writing: the writer's thread ------------------------------------------------------------------
 
     def begin(self) -> None:
-        with sqlite.errors("write the index"):
+        self.check()
+        with self._errors("write the index"):
             sqlite.retry_busy(
                 lambda: self._writing.execute("BEGIN IMMEDIATE"), time.monotonic() + _OPEN_WAIT_S
             )
@@ -168,41 +200,46 @@ class Index:
 
     def commit(self, applied_seq: int) -> None:
         """End what `begin` began; the ops up to `applied_seq` are in the files now."""
-        with sqlite.errors("write the index"):
+        with self._errors("write the index"):
             self._writing.execute("UPDATE meta SET value = ? WHERE name = 'applied_seq'", (applied_seq,))
             self._writing.execute("COMMIT")
             self.applied_seq = applied_seq
 
     def rollback(self) -> None:
         if self._writing.in_transaction:
-            self._writing.execute("ROLLBACK")
+            with suppress(apsw.Error):
+                self._writing.execute("ROLLBACK")
+
+    def clear(self) -> None:
+        """Know nothing any more; `applied_seq` stays for `commit` to set."""
+        with self._errors("write the index"):
+            self._writing.execute("DELETE FROM files")
+            self._writing.execute("DELETE FROM folders")
 
     def own(self, key: str) -> Row | None:
         """What is known of a key, in the writer's own transaction."""
-        with sqlite.errors("read the index"):
+        with self._errors("read the index"):
             rows = fetch(self._writing, f"SELECT {_ROW} FROM files WHERE key = ?", (key,))
         return _row(rows[0]) if rows else None
 
     def put(self, entry: Entry, folder: str, signature: Signature | None) -> None:
         """Know a key."""
-        inode, _, mtime_ns, ctime_ns = signature or (None, None, None, None)
-        with sqlite.errors("write the index"):
-            self._writing.execute(
-                "INSERT OR REPLACE INTO files VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
-                (
-                    entry.key, folder, inode, entry.size, mtime_ns, ctime_ns, entry.sha256,
-                    entry.content_type, entry.created_s, entry.updated_s, entry.expire_ns, entry.op_number,
-                ),
-            )  # fmt: skip
+        with self._errors("write the index"):
+            self._writing.execute(_PUT, _file_row(entry, folder, signature))
+
+    def put_unseen(self, entries: Iterable[tuple[Entry, str]]) -> None:
+        """Know keys, each with its folder, whose files must be looked at before that is believed."""
+        with self._errors("write the index"):
+            self._writing.executemany(_PUT, (_file_row(entry, folder, None) for entry, folder in entries))
 
     def drop(self, key: str) -> None:
         """Know nothing of a key any more."""
-        with sqlite.errors("write the index"):
+        with self._errors("write the index"):
             self._writing.execute("DELETE FROM files WHERE key = ?", (key,))
 
     def put_folder(self, path: str, signature: Signature | None) -> None:
         """Know under which signature a folder's names were read; None: not any more."""
-        with sqlite.errors("write the index"):
+        with self._errors("write the index"):
             if signature is None:
                 self._writing.execute("DELETE FROM folders WHERE path = ?", (path,))
             else:
@@ -210,19 +247,32 @@ class Index:
 
     # --- parts -----------------------------------------------------------------------------------------
 
-    def _open(self) -> apsw.Connection:
+    def _open(self) -> None:
         """Open what is there if it can be believed, else begin anew."""
+        self._writing = self._believed() or self._made()
+        self.readers = ReadPool(self._path)
+        status = os.stat(self._path)
+        self._identity = (status.st_dev, status.st_ino)
+        self.applied_seq = cast(int, self._meta("applied_seq"))
+
+    def _believed(self) -> apsw.Connection | None:
         if os.path.exists(self._path):
             with suppress(KvfsError, apsw.Error):
                 connection = self._connect()
-                damaged = connection.pragma("quick_check") != "ok"
-                known = dict(fetch(connection, "SELECT name, value FROM meta"))
-                if not damaged and tuple(known[name] for name in _MARKS) == self._marks():
-                    return connection
+                try:
+                    damaged = connection.pragma("quick_check") != "ok"
+                    known = dict(fetch(connection, "SELECT name, value FROM meta"))
+                    if not damaged and tuple(known.get(name) for name in _MARKS) == self._marks():
+                        return connection
+                except BaseException:
+                    connection.close()
+                    raise
                 connection.close()
-            for suffix in ("", "-wal", "-shm"):
-                with suppress(FileNotFoundError):
-                    os.unlink(self._path + suffix)
+        # A write-ahead log that is left of another index must not meet the new one either.
+        self._remove()
+        return None
+
+    def _made(self) -> apsw.Connection:
         connection = self._connect()
         version, log_id, boot_id = self._marks()
         with sqlite.errors("make the index"), connection:
@@ -232,6 +282,11 @@ class Index:
                 [("version", version), ("log_id", log_id), ("boot_id", boot_id), ("applied_seq", -1)],
             )
         return connection
+
+    def _remove(self) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                os.unlink(self._path + suffix)
 
     def _connect(self) -> apsw.Connection:
         return sqlite.connect(
@@ -244,6 +299,30 @@ class Index:
     def _meta(self, name: str) -> SqlValue:
         rows = fetch(self._writing, "SELECT value FROM meta WHERE name = ?", (name,))
         return cast(SqlValue, rows[0][0])
+
+    def _read(self, sql: str, bindings: Sequence[SqlValue] = ()) -> list[Any]:
+        with self._errors("read the index"), self.readers.borrow() as connection:
+            return fetch(connection, sql, bindings)
+
+    @contextmanager
+    def _errors(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except apsw.Error as exc:
+            raise self._translated(sqlite.translate(exc, doing)) from exc
+        except KvfsError as exc:
+            translated = self._translated(exc)
+            if translated is exc:
+                raise
+            raise translated from exc
+
+    def _translated(self, error: KvfsError) -> KvfsError | IndexLost:
+        """`IndexLost` for what tells of a damaged index, which from now on is lost."""
+        # SQLITE_ERROR: a table is not as ours are.
+        if sqlite.is_damage(error) or error.details.get("sqlite_code") == apsw.SQLITE_ERROR:
+            self._lost = True
+            return IndexLost()
+        return error
 
 
 def boot_id() -> str:
@@ -296,3 +375,11 @@ def _row(row: tuple[Any, ...]) -> Row:
         Entry(key, None, size, content_type, created_s, updated_s, expire_ns, number, digest),
         None if inode is None else Signature(inode, size, mtime_ns, ctime_ns),
     )
+
+
+def _file_row(entry: Entry, folder: str, signature: Signature | None) -> tuple[SqlValue, ...]:
+    inode, _, mtime_ns, ctime_ns = signature or (None, None, None, None)
+    return (
+        entry.key, folder, inode, entry.size, mtime_ns, ctime_ns, entry.sha256,
+        entry.content_type, entry.created_s, entry.updated_s, entry.expire_ns, entry.op_number,
+    )  # fmt: skip

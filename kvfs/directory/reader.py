@@ -9,7 +9,7 @@ import apsw
 from kvfs.directory.files import Found
 from kvfs.directory.index import IndexReader, Row
 from kvfs.errors import PathConflict
-from kvfs.model import Entry, FileValue
+from kvfs.model import Entry, FileValue, value_hash
 from kvfs.oplog import LogReader, OpLog
 from kvfs.store import Unsettled
 
@@ -55,11 +55,12 @@ class FolderReader(LogReader):
             found = self._read_file(row.entry.key)
         except PathConflict as exc:
             raise Unsettled(row.entry.key) from exc
-        if found is None or found.value is None or found.signature != row.signature:
-            if found is not None and isinstance(found.value, FileValue):
-                found.value.close()
+        if found is None or found.value is None:
             raise Unsettled(row.entry.key)
-        if isinstance(found.value, FileValue):
-            with found.value as large:
-                return row.entry.with_value(large.read())
-        return row.entry.with_value(found.value)
+        value = found.value
+        if isinstance(value, FileValue):
+            with value as large:
+                value = large.read()
+        if found.signature != row.signature and value_hash(value) != row.entry.sha256:
+            raise Unsettled(row.entry.key)
+        return row.entry.with_value(value)

@@ -11,53 +11,112 @@ looks at the last op of each key that may not be in its file yet.
   durable. From there on a file may have fallen back: to any state of its key since then (or the last one
   before), to nothing, to emptiness or to a beginning of what was written. Then the op is done again. Any
   other content was somebody's, and stays.
+
+What an exchange displaced lies among the temporary files. Where that is not what the op was decided on,
+somebody's edit came in between: it becomes an op as well, and ours is logged again after it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+from contextlib import suppress
 from typing import Final
 
+from kvfs import content_types
 from kvfs.directory import files
 from kvfs.directory.files import Found, NoKey, Tree
 from kvfs.directory.names import path_of
-from kvfs.directory.state import State
-from kvfs.model import FileValue, Op, Origin, value_bytes
-from kvfs.oplog import value_hash
+from kvfs.directory.state import State, clear
+from kvfs.model import NS, Entry, FileValue, Op, OpType, Origin, Value, value_bytes, value_hash
 
-_OPS_AT_ONCE: Final = 500
+_CHUNK_BYTES: Final = 1 << 20
+# What will not get better by itself; anything else is tried again with the next batch.
+_FOR_GOOD: Final = frozenset(
+    {errno.EPERM, errno.EACCES, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
+)
 
 
 def recover(state: State, tree: Tree) -> None:
     """Bring files and index up to the log, from what the index knows of the files."""
-    for op in _last_ops(state, after=state.index.applied_seq):
+    _restore_folders(state, tree)
+    applied = state.index.applied_seq
+    for op in _last_ops(state, after=applied):
         row = state.index.own(op.key)
         with _Seen(tree, op.key) as seen:
             if op.origin is Origin.FILE:
                 _look_later(state, op)
             elif seen.holds(op):
-                _adopt(state, op, seen.found)
+                if not _log_left_over(state, op, applied):
+                    _adopt(state, op, seen.found)
+            elif row is None and seen.empty:
+                # Nothing was there: the empty file only keeps the name, where there is no better way.
+                _redo(state, tree, op)
             elif seen.signature == (None if row is None else row.signature):
                 _redo(state, tree, op)
             else:
                 _look_later(state, op)
+    clear(state.temporary)
 
 
-def rebuild(state: State, tree: Tree) -> None:
-    """Fill an empty index from the log, and bring the files up to it."""
-    durable = state.durable_seq()
-    for key in state.log.keys(state.connection, "", None):
-        op = state.log.last_op(state.connection, key)
-        if op is not None:
-            _look_later(state, op)
+def fill_index(state: State) -> None:
+    """Tell an empty index of each key what the log knows; what its file says is for the next look to find."""
+    state.index.put_unseen(
+        (op.entry, "/".join(path_of(op.key)[:-1]))
+        for op in state.log.heads(state.connection)
+        if op.entry is not None
+    )
+
+
+def rebuild(state: State, tree: Tree, *, applied: int) -> None:
+    """Fill an empty index from the log, and bring the files up to it. The ops up to `applied` are in them."""
+    _restore_folders(state, tree)
+    durable = max(applied, state.durable_seq())
+    fill_index(state)
     for op in _last_ops(state, after=durable):
         if op.origin is Origin.FILE:
             continue
         with _Seen(tree, op.key) as seen:
             if seen.holds(op):
-                _adopt(state, op, seen.found)
+                if not _log_left_over(state, op, durable):
+                    _adopt(state, op, seen.found)
             elif seen.fell_back(op, state, durable=durable):
                 _redo(state, tree, op)
+    clear(state.temporary)
+
+
+def log_overtaken(state: State, op: Op, displaced: FileValue | None, *, history_max_bytes: int) -> Op:
+    """Log what an exchange displaced, which nobody had seen, and the op again after it; that repetition."""
+    seq, ts_ns = state.log.tail(state.connection)
+    last = state.log.last(state.connection, op.key)[0]
+    theirs = None
+    if displaced is not None:
+        value: Value = displaced if displaced.size > history_max_bytes else _in_memory(state, displaced)
+        theirs = Entry(
+            op.key,
+            value,
+            displaced.size,
+            content_types.of_file(op.key, value),
+            created_s=ts_ns // NS if op.entry is None else op.entry.created_s,
+            updated_s=ts_ns // NS,
+            expire_ns=None,
+            op_number=last + 1,
+            sha256=value_hash(displaced),
+        )
+    outside = op._replace(
+        seq=seq + 1,
+        op_number=last + 1,
+        op_type=OpType.DELETE if theirs is None else OpType.SET,
+        origin=Origin.FILE,
+        entry=theirs,
+        ts_ns=ts_ns,
+        recorded=theirs is None or theirs.size <= history_max_bytes,
+        ttl_s=None,
+    )
+    entry = None if op.entry is None else op.entry._replace(op_number=last + 2)
+    again = op._replace(seq=seq + 2, op_number=last + 2, entry=entry, ts_ns=ts_ns)
+    state.log.keep_blobs([outside])
+    state.log.append(state.connection, [outside, again])
+    return again
 
 
 class _Seen:
@@ -77,6 +136,11 @@ class _Seen:
     def signature(self) -> files.Signature | None:
         return None if self.found is None else self.found.signature
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is a file, with nothing in it."""
+        return self._value is not None and not len(self._value)
+
     def holds(self, op: Op) -> bool:
         """Whether the file is what the op made of it."""
         return not self.taken and self.sha256 == (None if op.entry is None else op.entry.sha256)
@@ -87,18 +151,10 @@ class _Seen:
             return False
         if self._value is None or not len(self._value):
             return True
-        number = op.op_number
-        while number > 1:
-            number -= 1
-            earlier = state.log.op(state.connection, op.key, number)
-            if earlier is None:
-                break
-            if earlier.entry is not None and earlier.entry.sha256 == self.sha256:
-                return True
-            if earlier.seq <= durable:
-                break
+        if self.sha256 in _earlier_hashes(state, op, durable):
+            return True
         value = state.redo_value(op)
-        return value is not None and value.startswith(value_bytes(self._value))
+        return value is not None and _starts_with(value, self._value)
 
     def __enter__(self) -> _Seen:
         return self
@@ -108,16 +164,49 @@ class _Seen:
             self._value.close()
 
 
-def _last_ops(state: State, *, after: int) -> Iterator[Op]:
-    """The last op of each key that has one after this seq."""
-    last: dict[str, int] = {}
-    while ops := state.log.since(state.connection, after, _OPS_AT_ONCE):
-        last.update((op.key, op.op_number) for op in ops)
-        after = ops[-1].seq
-    for key, op_number in last.items():
-        op = state.log.op(state.connection, key, op_number)
-        if op is not None:
-            yield op
+def _last_ops(state: State, *, after: int) -> list[Op]:
+    """The last op of each key that has one after this seq, without values."""
+    found = (state.log.facts(state.connection, *last) for last in state.log.changed(state.connection, after))
+    return [op for op in found if op is not None]
+
+
+def _earlier_hashes(state: State, op: Op, since: int) -> set[bytes | None]:
+    """The hashes of the key's states before this op, back to the last one that is not after `since`."""
+    hashes: set[bytes | None] = set()
+    for number in range(op.op_number - 1, 0, -1):
+        earlier = state.log.facts(state.connection, op.key, number)
+        if earlier is None:
+            break
+        hashes.add(None if earlier.entry is None else earlier.entry.sha256)
+        if earlier.seq <= since:
+            break
+    return hashes
+
+
+def _log_left_over(state: State, op: Op, since: int) -> bool:
+    """Log what the op's exchange displaced, if nobody had seen that: whether it was so."""
+    displaced = files.opened(state.temporary, str(op.seq))
+    if displaced is None:
+        return False
+    with displaced:
+        sha256 = value_hash(displaced)
+        known = _earlier_hashes(state, op, since)
+        known.add(None if op.entry is None else op.entry.sha256)
+        if sha256 in known:
+            return False
+        whole = state.log.op(state.connection, op.key, op.op_number)
+        assert whole is not None
+        again = log_overtaken(state, whole, displaced, history_max_bytes=displaced.size)
+        _look_later(state, again)
+        return True
+
+
+def _restore_folders(state: State, tree: Tree) -> None:
+    """Put folders in place that were to take a file's name, where the process ended on the way."""
+    for name in files.names_in(state.temporary):
+        if name.endswith(".path"):
+            with suppress(OSError):
+                tree.restore_folder(state.temporary, name)
 
 
 def _adopt(state: State, op: Op, found: Found | None) -> None:
@@ -137,17 +226,39 @@ def _look_later(state: State, op: Op) -> None:
 
 
 def _redo(state: State, tree: Tree, op: Op) -> None:
-    """Put the op's value in place, or take the file away."""
+    """Put the op's value in place, or take the file away; where that can never be done, the file stays."""
     name = f"redo-{op.seq}"
     files.remove(state.temporary, name)
-    value = state.redo_value(op)
-    if op.entry is None:
-        tree.displace(op.key, name, state.temporary)
-        state.index.drop(op.key)
-    elif value is not None:
-        files.write_new(state.temporary, name, value)
-        tree.place(op.key, name, state.temporary)
-        _adopt(state, op, tree.look(op.key))
-    else:
+    whole = state.log.op(state.connection, op.key, op.op_number)
+    value = None if whole is None else state.redo_value(whole)
+    try:
+        if op.entry is None:
+            tree.displace(op.key, name, state.temporary)
+            state.index.drop(op.key)
+        elif value is not None:
+            files.write_new(state.temporary, name, value)
+            tree.place(op.key, name, state.temporary)
+            _adopt(state, op, tree.look(op.key))
+        else:
+            _look_later(state, op)
+    except NoKey:
+        _look_later(state, op)
+    except OSError as exc:
+        if exc.errno not in _FOR_GOOD:
+            raise
         _look_later(state, op)
     files.remove(state.temporary, name)
+
+
+def _in_memory(state: State, value: FileValue) -> Value:
+    return value if state.log.is_blob(value.size) else value.read()
+
+
+def _starts_with(value: Value, beginning: Value) -> bool:
+    """Whether a value starts with another one."""
+    if isinstance(value, bytes) or isinstance(beginning, bytes):
+        return value_bytes(value).startswith(value_bytes(beginning))
+    return len(beginning) <= len(value) and all(
+        value.read(offset, min(_CHUNK_BYTES, len(beginning) - offset)) == beginning.read(offset, _CHUNK_BYTES)
+        for offset in range(0, len(beginning), _CHUNK_BYTES)
+    )

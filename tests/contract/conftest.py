@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kvfs.config import Config
 from kvfs.engine import Engine
 from kvfs.paths import Kind, Paths
 from tests import invariants
@@ -64,7 +65,7 @@ def _engine_driver(kind: str, home: Path) -> EngineDriver:
     directory = kind == "directory"
     if directory:
         os.mkdir(db)
-    engine = Engine(paths, clock=clock)
+    engine = Engine(paths, clock=clock, config=Config(watch=False))
     return EngineDriver(engine, db, TABLE, clock=clock, directory=directory, check=_check(home, directory))
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from kvfs import content_types
+from kvfs.config import Config
 from kvfs.directory.names import own_value_path, path_of
 from kvfs.engine import Engine
 from kvfs.errors import CasMismatch, InvalidParameters, KeyExpired, KeyNotFound, NotFound, TimeTravelGap
@@ -54,7 +55,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.open()
 
     def open(self) -> None:
-        self.engine = Engine(Paths(str(self.home)), clock=self.clock)
+        self.engine = Engine(Paths(str(self.home)), clock=self.clock, config=Config(watch=False))
         self.model.look_at_all(self.clock.ns)
         self.engine.lease(self.db, TABLE, create=True).release()
 
@@ -367,7 +368,8 @@ class DirectoryMachine(StoreMachine):
     @initialize()
     def something_is_there_already(self) -> None:
         self.write_outside("a/b.json", b"[1, 2]")
-        self.engine.lease(self.db, TABLE).release()
+        with self.engine.lease(self.db, TABLE) as handle:
+            handle.settle_all()
         self.model.look_at_all(self.clock.ns)
 
     def check_files(self) -> None:

@@ -18,15 +18,18 @@ from tests import invariants
 from tests.clocks import HurriedClock
 
 TABLE = "site"
+UNWATCHED = Config(watch=False)
 
 
 class Folder:
     """A folder store in `db`, whose keys are the files below `root`.
 
-    `strangers` are paths below `root` that a test put there and that are no keys.
+    It is not watched, so that each test says when it is looked at. `strangers` are paths below `root` that a
+    test put there and that are no keys.
     """
 
-    def __init__(self, db: Path) -> None:
+    def __init__(self, db: Path, config: Config = UNWATCHED) -> None:
+        self._config = config
         self.db = db
         self.root = db / TABLE
         self.home = db / ".kvfs"
@@ -39,7 +42,7 @@ class Folder:
     def store(self) -> Handle:
         """The store, leased anew, as a server does for each request."""
         if self._engine is None:
-            self._engine = Engine(Paths(str(self.db)), clock=self.clock, config=Config())
+            self._engine = Engine(Paths(str(self.db)), clock=self.clock, config=self._config)
         with self._engine.lease(str(self.db), TABLE, create=True) as handle:
             return handle
 

@@ -79,7 +79,7 @@ def test_an_index_lost_while_files_were_edited_loses_no_edit(folder: Folder) -> 
     folder.write("new", b"1")
     (folder.root / "typed").unlink()
     shutil.rmtree(folder.root / "a")
-    assert folder.store.directory
+    folder.store.settle_all()
     assert folder.ops("d/e/f.json") == [("set", "api"), ("set", "file")]
     assert folder.ops("new") == [("set", "file")]
     assert folder.ops("typed") == [("set", "api"), ("delete", "file")]

@@ -66,7 +66,7 @@ def test_a_folder_full_of_files_can_be_written_to_at_once(folder: Folder) -> Non
     assert folder.ops("CNAME") == [("set", "file"), ("delete", "api")]
 
 
-def test_what_was_done_while_nobody_looked_is_logged_at_the_next_opening(folder: Folder) -> None:
+def test_what_was_done_while_nobody_looked_is_logged_at_the_next_look(folder: Folder) -> None:
     for key in ("kept", "edited", "gone", "dir/gone", "dir/sub/gone"):
         folder.store.set(key, b"1")
     folder.close()
@@ -74,7 +74,7 @@ def test_what_was_done_while_nobody_looked_is_logged_at_the_next_opening(folder:
     folder.write("new/new", b"2")
     (folder.root / "gone").unlink()
     shutil.rmtree(folder.root / "dir")
-    assert folder.store.directory
+    folder.store.settle_all()
     assert folder.ops("kept") == [("set", "api")]
     assert folder.ops("edited") == [("set", "api"), ("set", "file")]
     assert folder.ops("new/new") == [("set", "file")]

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvfs.errors import DatabaseError
-from kvfs.model import Entry, Op, OpType, Origin
-from kvfs.oplog import OpLog, value_hash
+from kvfs.model import Entry, Op, OpType, Origin, value_hash
+from kvfs.oplog import OpLog
 from tests import nasty
 
 LOG = OpLog("t")

@@ -1,0 +1,131 @@
+"""Large values of an op-log, as files beside it: each named by the SHA-256 of what is in it.
+
+    <folder>/ab/abcdef…   64 hex digits; the first two are the folder's name
+
+A blob is durable before an op that names it is committed, and never changes. It is never a hard link to a
+file that others may write to. Values that are equal share one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Final
+
+from kvfs.model import FileValue, Value
+
+BLOB_MIN_BYTES: Final = (1 << 20) + 1
+"""Values from this size on are kept as blobs."""
+
+_CHUNK_BYTES: Final = 1 << 20
+_NEW: Final = ".new-"
+
+
+class BlobValue(FileValue):
+    """A value that lies in a file of its own, which is opened when it is first read.
+
+    Whoever drops it closes it.
+    """
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: str, size: int) -> None:
+        super().__init__(-1, size)
+        self._path = path
+
+    @property
+    def fd(self) -> int:
+        if self._fd < 0:
+            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        return self._fd
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Blobs:
+    """The blobs of one op-log. It makes its folder with the first of them; any thread may read."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def value(self, sha256: bytes, size: int) -> BlobValue:
+        """The value with this hash. That it is missing shows when it is read: FileNotFoundError."""
+        return BlobValue(self._path(sha256), size)
+
+    def keep(self, value: Value, sha256: bytes) -> None:
+        """Make a blob, if it is not there yet, and make it durable. Raises OSError."""
+        path = self._path(sha256)
+        if os.path.exists(path):
+            # It may be of a commit that failed between its making and the disk.
+            _sync(path)
+            return
+        home = os.path.dirname(path)
+        if not os.path.isdir(home):
+            os.makedirs(home, exist_ok=True)
+            _sync(self._folder)
+            _sync(os.path.dirname(self._folder))
+        temporary = os.path.join(self._folder, _NEW + secrets.token_hex(8))
+        try:
+            _write(temporary, value)
+            os.rename(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+        _sync(home)
+
+    def drop(self, sha256: bytes) -> None:
+        """Remove a blob that no op names."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._path(sha256))
+
+    def kept(self) -> Iterator[bytes]:
+        """The hashes of all blobs."""
+        for folder, _, names in os.walk(self._folder):
+            for name in names:
+                if len(name) == 64 and name.startswith(os.path.basename(folder)):
+                    yield bytes.fromhex(name)
+
+    def clear_unfinished(self) -> None:
+        """Remove what a crash left half-made. Nobody may be making one."""
+        with suppress(FileNotFoundError):
+            for name in os.listdir(self._folder):
+                if name.startswith(_NEW):
+                    os.unlink(os.path.join(self._folder, name))
+
+    def size_bytes(self) -> int:
+        """How much all blobs take."""
+        return sum(os.path.getsize(self._path(sha256)) for sha256 in self.kept())
+
+    def _path(self, sha256: bytes) -> str:
+        name = sha256.hex()
+        return os.path.join(self._folder, name[:2], name)
+
+
+def _write(path: str, value: Value) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        if isinstance(value, bytes):
+            _write_all(fd, value)
+        else:
+            value.copy_to(fd)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def _sync(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

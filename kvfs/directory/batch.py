@@ -1,0 +1,307 @@
+"""What the writer does on a folder in one batch: look at keys' files, log, put files in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from typing import Final, NamedTuple
+
+from kvfs import content_types, sqlite
+from kvfs.config import Config
+from kvfs.directory import files, recovery
+from kvfs.directory.files import Found, NoKey, Rights, Signature
+from kvfs.directory.folder import Folder
+from kvfs.directory.index import IndexLost
+from kvfs.directory.names import path_of
+from kvfs.errors import FileSystemError, KvfsError, Overloaded, PathConflict, StorageFull, from_os_error
+from kvfs.model import Change, Entry, FileValue, KeyState, Op, OpType, Origin, Value, value_hash
+from kvfs.store import TooHeavy
+
+
+class _Seen(NamedTuple):
+    """A key's file as it was when it was looked at."""
+
+    found: Found | None
+    sha256: bytes | None
+
+
+_NOTHING: Final = _Seen(None, None)
+
+
+class Batch:
+    """One batch on a folder, from when `Folder.begin` has succeeded. The writer's alone."""
+
+    def __init__(self, folder: Folder, config: Config, *, light: bool) -> None:
+        self._folder = folder
+        self._state = folder.state
+        self._config = config
+        self._light = light
+        self._seen: dict[str, _Seen] = {}
+        self._rows: list[tuple[Entry, Found]] = []
+        self._marks: list[tuple[str, Signature | None]] = []
+        self._final: dict[str, Op] = {}
+        self._snapshots: list[FileValue] = []
+
+    # --- looking ---------------------------------------------------------------------------------------
+
+    def load(self, key: str) -> KeyState:
+        """The key's state, with what was done to it behind the server's back."""
+        row = self._state.index.own(key)
+        tree = self._folder.tree
+        blocked = None
+        try:
+            found = tree.look(key)
+            if row is not None and found is not None and row.signature == found.signature:
+                self._seen[key] = _Seen(found, row.entry.sha256)
+                return KeyState(row.entry, row.entry.op_number)
+            found = tree.read(key)
+        except NoKey as exc:
+            found, blocked = None, str(exc)
+        except OSError as exc:
+            raise from_os_error(exc, f"read {key!r}") from exc
+        # What the index says of a file that changed is not asked: the log knows.
+        with sqlite.errors("read the op-log"):
+            last = self._state.log.facts(self._state.connection, key)
+        known = None if last is None else last.entry
+        number = 0 if last is None else last.op_number
+        if found is not None:
+            return self._changed(key, known, number, found)
+        self._seen[key] = _NOTHING
+        if known is not None:
+            gone = Change(OpType.DELETE, None, origin=Origin.FILE)
+            return KeyState(known, number, unlogged=gone, blocked=blocked)
+        expired = last is not None and last.op_type is OpType.EXPIRE
+        return KeyState(None, number, expired=expired, blocked=blocked)
+
+    def load_value(self, key: str) -> Value:
+        """The key's whole value, as it was when it was looked at; `Overloaded` if it is not any more."""
+        found = read_file(self._folder, key)
+        seen = self._seen[key].found
+        if found is None or found.value is None or seen is None or found.signature != seen.signature:
+            close_value(None if found is None else found.value)
+            raise Overloaded(f"{key!r} is being edited", retry_after_s=1)
+        return found.value
+
+    def mark(self, path: str, signature: Signature | None) -> None:
+        """All that a folder holds was gone through; see `scan.Mark`."""
+        self._marks.append((path, signature))
+
+    # --- writing ---------------------------------------------------------------------------------------
+
+    def write(self, ops: Sequence[Op]) -> None:
+        """Make the new files, and log the ops."""
+        state, tree = self._state, self._folder.tree
+        self._final = {op.key: op for op in ops}
+        try:
+            for op in self._final.values():
+                if not self._must_place(op):
+                    continue
+                if op.entry is None or op.entry.value is None:
+                    tree.check_removable(op.key)
+                    continue
+                tree.make_room(path_of(op.key), state.temporary)
+                files.write_new(state.temporary, str(op.seq), op.entry.value, self._rights(op.key))
+                if self._config.sync_files:
+                    files.sync(state.temporary, str(op.seq))
+        except NoKey as exc:
+            raise PathConflict(str(exc)) from exc
+        except OSError as exc:
+            raise from_os_error(exc, f"write {op.key!r}") from exc
+        try:
+            state.log.keep_blobs(ops)
+            with sqlite.errors("write the op-log"):
+                state.log.append(state.connection, ops)
+                state.keep_for_redo([op for op in self._final.values() if self._must_place(op)])
+        except OSError as exc:
+            raise from_os_error(exc, "keep a large value") from exc
+
+    def forget_index(self) -> None:
+        """Know of each key what the log does, and look at its file before that is believed."""
+        self._state.index.clear()
+        recovery.fill_index(self._state)
+
+    def finish(self) -> None:
+        """Put the files in place, and tell the index."""
+        folder, state = self._folder, self._state
+        try:
+            try:
+                self._put_in_place()
+            except IndexLost:
+                # What is not in place yet, recovery puts there.
+                state.rollback()
+                folder.begin(light=False)
+            with sqlite.errors("read the op-log"):
+                seq, _ = state.log.tail(state.connection)
+            state.commit_index(seq)
+        except (OSError, NoKey) as exc:
+            # The ops are durable and their files are not in place: the next batch begins with that.
+            raise FileSystemError(f"Cannot put a file in place: {exc}", outcome="unknown") from exc
+        except KvfsError as exc:
+            # So too where the index has no room to learn of them.
+            kind = StorageFull if isinstance(exc, StorageFull) else FileSystemError
+            raise kind(f"Cannot finish a write: {exc.message}", outcome="unknown") from exc
+        finally:
+            self.end()
+
+    def rollback(self) -> None:
+        """Forget the batch."""
+        with suppress(OSError):
+            for op in self._final.values():
+                files.remove(self._state.temporary, str(op.seq))
+        self.end()
+
+    def end(self) -> None:
+        """Let go of the locks, and of what was not committed."""
+        self._state.rollback()
+        for snapshot in self._snapshots:
+            snapshot.close()
+        self._snapshots = []
+
+    # --- parts -----------------------------------------------------------------------------------------
+
+    def _changed(self, key: str, known: Entry | None, number: int, found: Found) -> KeyState:
+        """The state of a key whose file is not what the index knows: edited, or only touched."""
+        assert found.value is not None
+        recorded = len(found.value) <= self._config.history_max_value_bytes
+        if recorded:
+            found = self._snapshot(found)
+        assert found.value is not None
+        digest = value_hash(found.value)
+        self._seen[key] = _Seen(found, digest)
+        if known is not None and known.sha256 == digest:
+            self._rows.append((known, found))
+            close_value(None if recorded else found.value)
+            return KeyState(known, number)
+        content_type = content_types.of_file(key, found.value)
+        if known is not None and content_types.still_true(known.content_type, found.value):
+            content_type = known.content_type
+        if not recorded:
+            assert isinstance(found.value, FileValue)
+            self._snapshots.append(found.value)
+        edit = Change(
+            OpType.SET,
+            found.value,
+            content_type=content_type,
+            expire_ns=None if known is None else known.expire_ns,
+            recorded=recorded and not (number == 0 and self._without_baseline),
+            origin=Origin.FILE,
+            sha256=digest,
+        )
+        return KeyState(known, number, unlogged=edit)
+
+    @property
+    def _without_baseline(self) -> bool:
+        """Whether what is seen for the first time is not to be copied."""
+        return not self._config.baseline and self._state.setting("baseline") == "pending"
+
+    def _snapshot(self, found: Found) -> Found:
+        """The same with a value that nobody can change any more."""
+        if not isinstance(found.value, FileValue):
+            return found
+        if self._light:
+            found.value.close()
+            raise TooHeavy
+        copy = upload(self._folder)
+        self._snapshots.append(copy)
+        try:
+            with found.value as live:
+                live.copy_to(copy.fd)
+        except OSError as exc:
+            raise from_os_error(exc, "copy a large value") from exc
+        copy.size = found.value.size
+        return found._replace(value=copy)
+
+    def _put_in_place(self) -> None:
+        folder, index = self._folder, self._state.index
+        placing = [op for op in self._final.values() if self._must_place(op)]
+        overtaken = [op for op in placing if not self._place(op)]
+        if self._config.sync_files:
+            for op in placing:
+                folder.tree.sync_folders_of(op.key)
+        for op in self._final.values():
+            if not self._must_place(op):
+                self._know(op)
+        for entry, found in self._rows:
+            if entry.key not in self._final:
+                folder.put(entry, found)
+        for path, signature in self._marks:
+            index.put_folder(path, folder.grain.trusted(signature))
+        if overtaken:
+            self._log_overtaken(overtaken)
+
+    def _must_place(self, op: Op) -> bool:
+        """Whether the op's outcome is not what lies in the key's file already."""
+        return self._seen.get(op.key, _NOTHING).sha256 != (None if op.entry is None else op.entry.sha256)
+
+    def _rights(self, key: str) -> Rights | None:
+        """What a key's file keeps of its rights when it is replaced; None where they are the usual ones."""
+        found = self._seen.get(key, _NOTHING).found
+        return None if found is None or found.rights == self._folder.grain.rights else found.rights
+
+    def _place(self, op: Op) -> bool:
+        """Put the op's file in place, or take it away; False if it was not what we saw before."""
+        folder = self._folder
+        name, store = str(op.seq), self._state.temporary
+        if op.entry is None:
+            out = folder.tree.displace(op.key, name, store)
+            self._state.index.drop(op.key)
+        else:
+            ours = files.signature_of(store, name)
+            out = folder.tree.place(op.key, name, store)
+            found = folder.tree.look(op.key)
+            # Whoever wrote to it since it is in place must be noticed at the next look.
+            folder.put(op.entry, found if found is not None and found.signature.moved(ours) else None)
+        expected = self._seen.get(op.key, _NOTHING).found
+        if (out is None) == (expected is None) and (
+            out is None or expected is None or out.moved(expected.signature)
+        ):
+            files.remove(store, name)
+            return True
+        return False
+
+    def _know(self, op: Op) -> None:
+        """Tell the index of an op whose outcome is in the key's file."""
+        if op.entry is None:
+            self._state.index.drop(op.key)
+        else:
+            self._folder.put(op.entry, self._seen.get(op.key, _NOTHING).found)
+
+    def _log_overtaken(self, ours: list[Op]) -> None:
+        """Somebody changed files between our look and our exchange: log what came out, and ours again."""
+        state = self._state
+        with sqlite.errors("write the op-log"):
+            state.connection.execute("BEGIN IMMEDIATE")
+            for op in ours:
+                displaced = files.opened(state.temporary, str(op.seq))
+                with displaced or nullcontext():
+                    again = recovery.log_overtaken(
+                        state, op, displaced, history_max_bytes=self._config.history_max_value_bytes
+                    )
+                if again.entry is not None:
+                    row = state.index.own(op.key)
+                    found = self._folder.tree.look(op.key)
+                    same = row is not None and found is not None and row.signature == found.signature
+                    self._folder.put(again.entry, found if same else None)
+                files.remove(state.temporary, str(op.seq))
+        state.commit_log()
+
+
+def read_file(folder: Folder, key: str) -> Found | None:
+    """The key's file with its value; None where there is none. Raises `PathConflict`."""
+    try:
+        return folder.tree.read(key)
+    except NoKey as exc:
+        raise PathConflict(str(exc)) from exc
+    except OSError as exc:
+        raise from_os_error(exc, f"read {key!r}") from exc
+
+
+def upload(folder: Folder) -> FileValue:
+    """A new nameless file, on the file system of the keys."""
+    return files.nameless(f"/proc/self/fd/{folder.state.temporary}")
+
+
+def close_value(value: Value | None) -> None:
+    """Close a value that is a file."""
+    if isinstance(value, FileValue):
+        value.close()

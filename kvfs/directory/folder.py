@@ -1,0 +1,108 @@
+"""A folder of keys that is there: its files, what kvfs keeps beside them, and what it knows of both."""
+
+from __future__ import annotations
+
+import os
+
+from kvfs import sqlite
+from kvfs.config import Config
+from kvfs.directory import recovery
+from kvfs.directory.files import Found, NoKey, Signature, Tree
+from kvfs.directory.index import IndexLost, Row
+from kvfs.directory.names import path_of
+from kvfs.directory.racy import Grain
+from kvfs.directory.state import Home, clear, open_state
+from kvfs.errors import FileSystemError, from_os_error
+from kvfs.model import Entry
+from kvfs.store import TooHeavy
+
+
+class Folder:
+    """An open folder. Looking is for any thread; `begin` and `put` are the writer's."""
+
+    def __init__(self, db: str, table: str, config: Config) -> None:
+        """Open it, or make it."""
+        path = os.path.join(db, table)
+        try:
+            os.makedirs(path, exist_ok=True)
+            self.tree = Tree(path)
+        except OSError as exc:
+            raise from_os_error(exc, f"open {path}") from exc
+        try:
+            self.state = open_state(Home.of(db, table, config.state_dir))
+        except BaseException:
+            self.tree.close()
+            raise
+        self.synced_seq = -1
+        self._tidy = False
+        try:
+            self.grain = Grain(self.state.temporary)
+        except OSError as exc:
+            self.state.close()
+            self.tree.close()
+            raise from_os_error(exc, f"write to {self.state.home.temporary}") from exc
+
+    def close(self) -> None:
+        """Idempotent."""
+        self.state.close()
+        self.grain.close()
+        self.tree.close()
+
+    def begin(self, *, light: bool) -> None:
+        """Take the lock, and finish first what a crash has left, or make an index that is lost anew."""
+        try:
+            self._begin(light=light)
+        except IndexLost as exc:
+            self.state.rollback()
+            if light:
+                raise TooHeavy from exc
+            applied = self.state.index.applied_seq
+            self.state.renew_index()
+            self._begin(light=False, applied=applied)
+
+    def put(self, entry: Entry, found: Found | None) -> None:
+        """Know a key; without its file, or with a racy one, it is looked at again before it is believed."""
+        folder = "/".join(path_of(entry.key)[:-1]) if found is None else found.folder
+        signature = None if found is None else self.grain.trusted(found.signature)
+        self.state.index.put(entry, folder, signature)
+
+    def sight(self, key: str) -> tuple[Signature | None, Row | None]:
+        """A key's file as it is now (None where there is none), and what is known of it."""
+        row = self.state.index.get(key)
+        try:
+            found = self.tree.look(key)
+        except NoKey:
+            return None, row
+        except OSError as exc:
+            raise from_os_error(exc, f"look at {key!r}") from exc
+        return None if found is None else found.signature, row
+
+    def changed(self, key: str) -> bool:
+        """Whether a key's file is not what the index knows."""
+        signature, row = self.sight(key)
+        if row is None or signature is None:
+            return row is not None or signature is not None
+        return row.signature != signature
+
+    def _begin(self, *, light: bool, applied: int = 0) -> None:
+        state = self.state
+        state.begin()
+        try:
+            with sqlite.errors("recover"):
+                seq, _ = state.log.tail(state.connection)
+                if light and state.index.applied_seq < seq:
+                    raise TooHeavy
+                if state.index.applied_seq < 0:
+                    recovery.rebuild(state, self.tree, applied=applied)
+                elif state.index.applied_seq < seq:
+                    recovery.recover(state, self.tree)
+                elif not self._tidy:
+                    # A crash after the files were in place left nothing but this.
+                    clear(state.temporary)
+                self._tidy = True
+        except (OSError, NoKey) as exc:
+            state.rollback()
+            raise FileSystemError(f"Cannot recover the folder's files: {exc}") from exc
+        except BaseException:
+            state.rollback()
+            raise
