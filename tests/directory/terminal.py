@@ -1,0 +1,74 @@
+"""A program at a terminal of its own, and the hands at its keys."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import subprocess
+import termios
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+
+WAIT_S = 20.0
+
+
+class Terminal:
+    """A running program whose standard files are a terminal of 24 lines; killed at the end if need be."""
+
+    def __init__(self, *command: str, cwd: Path, env: Mapping[str, str]) -> None:
+        self._fd, theirs = pty.openpty()
+        self._shown = b""
+        termios.tcsetwinsize(theirs, (24, 80))
+        try:
+            self._process = subprocess.Popen(
+                # In a session that the terminal controls: emacs opens /dev/tty.
+                ["setsid", "--ctty", *command],
+                cwd=cwd,
+                env={**env, "TERM": "vt100"},
+                stdin=theirs,
+                stdout=theirs,
+                stderr=theirs,
+            )
+        finally:
+            os.close(theirs)
+
+    def shows(self, text: bytes) -> None:
+        """Wait until this has been on the screen."""
+
+        def shown() -> bool:
+            assert self._process.poll() is None, self._shown
+            return text in self._shown
+
+        self._until(shown, f"{text!r} is shown")
+
+    def press(self, keys: bytes) -> None:
+        assert os.write(self._fd, keys) == len(keys)
+
+    def ended(self) -> None:
+        """Wait for the program to end well."""
+        self._until(lambda: self._process.poll() is not None, "the program ends")
+        assert self._process.returncode == 0, self._shown
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._fd)
+
+    def _until(self, happened: Callable[[], bool], what: str) -> None:
+        """Go on reading, for a program whose screen nobody reads stands still."""
+        deadline = time.monotonic() + WAIT_S
+        while not happened():
+            assert time.monotonic() < deadline, f"not within {WAIT_S} s: {what}: {self._shown!r}"
+            if select.select([self._fd], [], [], 0.01)[0]:
+                try:
+                    self._shown += os.read(self._fd, 65536)
+                except OSError:
+                    time.sleep(0.01)  # it has closed its side, and is about to end
