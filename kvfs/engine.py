@@ -23,11 +23,12 @@ from kvfs.database import Database
 from kvfs.directory.store import DirectoryStore
 from kvfs.errors import DeadlineExceeded, KvfsError, Overloaded, from_os_error
 from kvfs.handle import Handle
-from kvfs.model import NS, Clock
+from kvfs.model import NS, Clock, Write
 from kvfs.paths import TABLE_DEFAULT, Kind, Location, Paths, check_db, check_table
 from kvfs.pending import Pending
 from kvfs.store import Store, Volume
 from kvfs.table import TableStore
+from kvfs.transaction import check_on_nothing
 from kvfs.writer import Batch, Turn, Writer
 
 _LOG = logging.getLogger("kvfs.engine")
@@ -179,15 +180,25 @@ class Engine:
         return Lease(self, opened, handle)
 
     def lease(
-        self, db: str, table: str | None = None, *, create: bool = False, deadline: float | None = None
+        self,
+        db: str,
+        table: str | None = None,
+        *,
+        create: bool = False,
+        first: Write | None = None,
+        deadline: float | None = None,
     ) -> Lease:
         """Open a store, or find it open. `db` is what `Paths` takes; `create` makes a missing database.
 
+        `first` is the write that asks for that: one that is going to fail makes nothing, and its error is
+        raised here.
         Raises what `Paths.store` raises, `InvalidSqliteHeader`, `Overloaded` where too many volumes are in
         use, and `DeadlineExceeded` where opening takes longer than until `deadline` (monotonic seconds).
         """
         location = self.paths.store(db, table=table, create=create)
         with self._path_lock(_volume_key(location), deadline):
+            if create and first is not None and not os.path.exists(location.path):
+                check_on_nothing(first, clock=self.clock, config=self.config)
             return self._lease(db, table, location, create=create, deadline=deadline)
 
     # --- databases as a whole ----------------------------------------------------------------------------

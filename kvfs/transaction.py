@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 from kvfs import valueops
 from kvfs.config import Config
@@ -34,7 +34,7 @@ from kvfs.model import (
     value_bytes,
     value_hash,
 )
-from kvfs.store import Store, TooHeavy
+from kvfs.store import SelfContained, Store, TooHeavy
 
 _EXPIRED: Final = Change(OpType.EXPIRE, None)
 _SETTLE_KEYS: Final = 500
@@ -227,6 +227,21 @@ class Transaction:
     def _undo(self, mark: tuple[int, int, int, dict[str, KeyState]]) -> None:
         self._seq, self._ts_ns, kept, self._states = mark
         del self._ops[kept:]
+
+
+def check_on_nothing(write: Write, *, clock: Clock, config: Config) -> None:
+    """Decide a write where there is no key at all; raises what it would fail with."""
+    Transaction(cast(Store, _Nothing()), clock=clock, config=config, light=False).apply(write)
+
+
+class _Nothing(SelfContained):
+    """As much of a `Store` without keys as deciding a write needs."""
+
+    def tail(self) -> tuple[int, int]:
+        return 0, 0
+
+    def load(self, key: str) -> KeyState:
+        return KeyState(None, 0)
 
 
 def _entry(key: str, number: int, ts_ns: int, before: Entry | None, change: Change) -> Entry:

@@ -13,7 +13,7 @@ from kvfs.errors import InvalidParameters, PayloadTooLarge
 from kvfs.handle import Handle
 from kvfs.keys import check_key
 from kvfs.model import UNCONDITIONAL, BatchDelete, BatchSet, Conditions, Entry, Set
-from server import preconditions, wire
+from server import wire
 from server.body import INVALID_JSON, json_object
 from server.exchange import Exchange
 from server.reply import Reply
@@ -32,10 +32,10 @@ async def batch_set(exchange: Exchange) -> Reply:
         sets = read()
     else:
         sets = await exchange.bridge.run(read, exchange.deadline)
-    demanding = [each.key for each in sets if preconditions.demand_a_key(each.conditions)]
-    with exchange.lease_now() or await exchange.lease_to_write(demanding=demanding) as handle:
+    write = BatchSet(sets)
+    with exchange.lease_now() or await exchange.lease_to_write(write) as handle:
         outcome = await exchange.bridge.write(
-            handle, BatchSet(sets), deadline=exchange.deadline, idempotency_key=idempotency_key
+            handle, write, deadline=exchange.deadline, idempotency_key=idempotency_key
         )
     return wire.write_reply(wire.batch_set_form(outcome), outcome)
 

@@ -84,7 +84,15 @@ class Bridge:
 
     # --- stores -------------------------------------------------------------------------------------------
 
-    async def lease(self, db: str, table: str | None, *, create: bool = False, deadline: float) -> Lease:
+    async def lease(
+        self,
+        db: str,
+        table: str | None,
+        *,
+        create: bool = False,
+        first: Write | None = None,
+        deadline: float,
+    ) -> Lease:
         """A lease on a store that may have to be opened first; raises as `Engine.lease`.
 
         Requests for a store that is being opened wait for that on the loop: opening may take long, and
@@ -99,7 +107,7 @@ class Bridge:
             lease = self._engine.lease_now(db, table)
             if lease is not None:
                 return lease
-        opened = self._submit(partial(self._engine.lease, db, table, create=create))
+        opened = self._submit(partial(self._engine.lease, db, table, create=create, first=first))
         if name not in self._opening:
             self._opening[name] = self._wait(opened, None).waiter
             self._opening[name].add_done_callback(lambda _: self._opening.pop(name, None))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,7 +9,8 @@ from multidict import istr
 
 from kvfs.config import MIB, Config
 from kvfs.engine import Engine, Lease
-from kvfs.errors import CasMismatch, DatabaseNotFound, InvalidParameters
+from kvfs.errors import InvalidParameters
+from kvfs.model import Write
 from server.body import Body
 from server.bridge import Bridge
 from server.params import Params
@@ -71,27 +71,14 @@ class Exchange:
 
     async def lease(self) -> Lease:
         """The store that the request means."""
-        return await self._lease(create=False)
+        target = self.params.target
+        return await self.services.bridge.lease(target.db, target.table, deadline=self.deadline)
 
-    async def lease_to_write(self, *, demanding: Sequence[str] = ()) -> Lease:
-        """The store that the request means, made if the request asks for that.
-
-        `demanding`: keys that must be there already. So the write is going to fail where there is no store
-        yet, and a failed request makes none.
-        """
-        create = self.params.target.create
-        try:
-            return await self._lease(create=create and not demanding)
-        except DatabaseNotFound:
-            if create:
-                message = "Key does not exist for CAS"
-                raise CasMismatch(message, current_etag=None, failed=list(demanding)) from None
-            raise
-
-    async def _lease(self, *, create: bool) -> Lease:
+    async def lease_to_write(self, write: Write) -> Lease:
+        """The store that the request means, made if the request asks for that and the write can succeed."""
         target = self.params.target
         return await self.services.bridge.lease(
-            target.db, target.table, create=create, deadline=self.deadline
+            target.db, target.table, create=target.create, first=write, deadline=self.deadline
         )
 
     def body(self, *, limit: int) -> Body:

@@ -9,7 +9,6 @@ from typing import Final
 from multidict import istr
 
 from kvfs import content_types, jsonpath
-from kvfs.engine import Lease
 from kvfs.errors import InvalidParameters
 from kvfs.handle import Handle
 from kvfs.model import (
@@ -71,13 +70,19 @@ async def put_value(exchange: Exchange) -> Reply:
         value = await body.small()
     # Of a large value this is not the type yet; but what is declared is checked before anything is made.
     content_type = await _classified(exchange, declared, b"" if value is None else value)
-    with exchange.lease_now() or await _lease(exchange, conditions) as handle:
+    write = Set(
+        exchange.key,
+        b"" if value is None else value,
+        content_type,
+        asked.ttl_s or None,
+        None if value is None else asked.path,
+        conditions,
+        asked.history,
+    )
+    with exchange.lease_now() or await exchange.lease_to_write(write) as handle:
         if value is None:
             outcome = await _put_large(exchange, handle, body, declared, conditions)
         else:
-            write = Set(
-                exchange.key, value, content_type, asked.ttl_s or None, asked.path, conditions, asked.history
-            )
             outcome = await exchange.bridge.write(
                 handle, write, deadline=exchange.deadline, idempotency_key=idempotency_key
             )
@@ -169,7 +174,7 @@ async def persist(exchange: Exchange) -> Reply:
 async def _apply(exchange: Exchange, write: KeyWrite, *, may_create: bool = False) -> Outcome:
     idempotency_key = exchange.idempotency_key
     with exchange.lease_now() or await (
-        _lease(exchange, write.conditions) if may_create else exchange.lease()
+        exchange.lease_to_write(write) if may_create else exchange.lease()
     ) as handle:
         return await exchange.bridge.write(
             handle, write, deadline=exchange.deadline, idempotency_key=idempotency_key
@@ -195,11 +200,6 @@ async def _set_ttl(exchange: Exchange, ttl_s: int | None) -> Reply:
     conditions = preconditions.conditions(exchange.headers)
     outcome = await _apply(exchange, SetTtl(exchange.key, ttl_s, exchange.params.history, conditions))
     return wire.write_reply(wire.ttl_form(outcome.result), outcome)
-
-
-async def _lease(exchange: Exchange, conditions: Conditions) -> Lease:
-    demanding = (exchange.key,) if preconditions.demand_a_key(conditions) else ()
-    return await exchange.lease_to_write(demanding=demanding)
 
 
 async def _classified(exchange: Exchange, declared: str | None, value: Value) -> str:

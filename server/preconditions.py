@@ -62,11 +62,6 @@ def conditions(headers: Headers, *, value: bytes | None = None) -> Conditions:
     return Conditions(value=value, etags=etags, none_of=none_of, exists=exists)
 
 
-def demand_a_key(conditions: Conditions) -> bool:
-    """Whether these cannot hold where there is no key."""
-    return conditions.value is not None or conditions.etags is not None or conditions.exists is True
-
-
 def not_modified(headers: Headers, etag: str) -> bool:
     """Whether the reader knows this version already: a read's answer is 304 then.
 

@@ -491,6 +491,20 @@ def test_a_condition_that_a_missing_database_cannot_meet_makes_none(store: Store
     assert made.done()["created"] is True
 
 
+def test_a_write_that_nothing_can_come_of_makes_no_database(store: Store) -> None:
+    other = f"{store.home}/other/" if store.directory else str(store.home / "other.db")
+    new: dict[str, Any] = {"db": other, "create_db_if_missing": "true"}
+    refusals = (
+        store.ask("PUT", "k", body=b"not JSON", path="a", **new),
+        store.ask("PUT", "k", body=b"1", path="tags[-1]", **new),
+        store.ask("POST", "k", "incr", delta=str(2**63), **new),
+        store.ask("POST", "k", "push", body=b"not JSON", **new),
+    )
+    for answer in refusals:
+        refused(answer, 400, "INVALID_PARAMETERS")
+    assert not os.path.exists(other)
+
+
 def test_conditions_in_several_lines_are_one_list(store: Store) -> None:
     store.put("k", b"1")
     lines = [("If-Match", '"8"'), ("If-Match", '"1"'), ("If-Match", '"9"')]
