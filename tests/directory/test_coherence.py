@@ -9,11 +9,12 @@ import hashlib
 import json
 import os
 import random
+import select
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from mmap import mmap
 from pathlib import Path
 
@@ -220,13 +221,12 @@ def test_a_rewrite_in_place_of_the_same_size_is_seen_at_once(folder: Folder, rou
     rewrite(folder, rounds)
 
 
-@pytest.mark.xfail(strict=False, reason="A list gives up where files cannot be believed for seconds")
 def test_a_rewrite_of_the_same_size_is_seen_at_once_where_clocks_are_coarse(coarse_folder: Folder) -> None:
     rewrite(coarse_folder, 500)
 
 
 @pytest.mark.xfail(strict=False, reason="A list forgets the folders that cannot be believed yet")
-@pytest.mark.parametrize("edits", [300, pytest.param(5000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("edits", [150, pytest.param(5000, marks=pytest.mark.soak)])
 def test_after_any_edit_every_look_is_true_where_clocks_are_coarse(coarse_folder: Folder, edits: int) -> None:
     outsider = outsider_in(coarse_folder.root, coarse_folder.db / "spare", SEED)
     follow(outsider, Looks(coarse_folder), edits, SEED)
@@ -417,6 +417,64 @@ def test_what_is_listed_while_others_edit_was_true_at_that_moment(folder: Folder
 
     with edited_meanwhile(folder.root, folder.db) as versions:
         look_at_versions(versions, list_values, 6)
+
+
+# --- files at rest, after they were looked at while they changed ---------------------------------------
+
+# For each line it rewrites all files in place for so long, each time with another number, and tells the last.
+REWRITES = """
+import os, sys, time
+root, files, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+fds = [os.open(f"{root}/{number}", os.O_WRONLY | os.O_CREAT, 0o644) for number in range(files)]
+number = 0
+for line in sys.stdin:
+    end = time.monotonic() + float(line)
+    while time.monotonic() < end:
+        number += 1
+        for fd in fds:
+            os.pwrite(fd, b"%08d" % number * (size // 8), 0)
+    print(number, flush=True)
+"""
+
+
+def look_at_rewrites(folder: Folder, *, files: int, size: int, rounds: int) -> None:
+    """Look at files while others rewrite them; when that is over, all that is known of them is true."""
+    folder.root.mkdir()
+    chance = random.Random(SEED)
+    with subprocess.Popen(
+        [sys.executable, "-c", REWRITES, str(folder.root), str(files), str(size)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as others:
+        assert others.stdin is not None
+        assert others.stdout is not None
+        for _ in range(rounds):
+            others.stdin.write(f"{chance.uniform(0.002, 0.02)}\n")
+            others.stdin.flush()
+            while not select.select([others.stdout], [], [], 0)[0]:
+                with suppress(Overloaded):
+                    folder.store.list(Query(limit=LIMIT_MAX))
+            value = b"%08d" % int(others.stdout.readline()) * (size // 8)
+            for key in map(str, range(files)):
+                entry = folder.store.get(key)
+                assert (entry.value == value, entry.sha256) == (True, hashlib.sha256(value).digest())
+        others.stdin.close()
+        assert others.wait(10) == 0
+
+
+@pytest.mark.xfail(
+    strict=False, reason="A write sets the times before it copies: a look meanwhile is believed"
+)
+def test_a_file_that_was_looked_at_while_it_changed_is_seen_when_it_rests(folder: Folder) -> None:
+    look_at_rewrites(folder, files=1, size=200_000, rounds=150)
+
+
+@pytest.mark.xfail(strict=False, reason="Times are compared with a moment long after the look")
+def test_files_that_were_looked_at_while_they_changed_are_seen_where_clocks_are_coarse(
+    coarse_folder: Folder,
+) -> None:
+    look_at_rewrites(coarse_folder, files=200, size=8, rounds=15)
 
 
 @pytest.mark.xfail(
