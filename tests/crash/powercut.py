@@ -65,6 +65,7 @@ class Disk:
     def restore(self) -> None:
         """Switch the power on again, when whoever had files open is gone."""
         eventually(self._unmounted, UNMOUNT_S, f"nobody uses {self.path}")
+        eventually(self._released, UNMOUNT_S, f"{self._image} is let go of")
         self._mount()
 
     def _mount(self) -> None:
@@ -73,6 +74,14 @@ class Disk:
 
     def _unmounted(self) -> bool:
         return subprocess.run(["umount", str(self.path)], capture_output=True, check=False).returncode == 0
+
+    def _released(self) -> bool:
+        """Whether the mounts that dead processes had in namespaces of their own are gone too.
+
+        As long as one is there, mounting the image again gives the file system that was shut down.
+        """
+        backing = Path("/sys/block").glob("loop*/loop/backing_file")
+        return str(self._image) not in {_read(file) for file in backing}
 
 
 @contextmanager
@@ -100,6 +109,13 @@ def rebooted(home: Path, command: list[str]) -> list[str]:
     boot_id.write_text(f"{uuid.uuid4()}\n")
     bind = 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"'
     return ["unshare", "--mount", "sh", "-c", bind, str(boot_id), *command]
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""  # let go of meanwhile
 
 
 def _run(*command: str) -> None:
