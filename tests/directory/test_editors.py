@@ -53,6 +53,8 @@ class Desk:
         self.root = site.folder
         self.spare = site.home / "spare"
         self.spare.mkdir()
+        self.root.mkdir()
+        self.listed()  # what nobody has asked for is not open, and not watched
         self._env = {**os.environ, "HOME": str(self.spare), "LC_ALL": "C.UTF-8"}
 
     def run(self, *command: str | Path, stdin: bytes = b"") -> None:
@@ -386,7 +388,6 @@ def test_a_checkout_of_another_branch_is_one_op_for_each_changed_file(desk: Desk
     def git(*arguments: str) -> None:
         desk.run("git", "-c", "user.name=a", "-c", "user.email=a@example.org", *arguments)
 
-    desk.root.mkdir()
     git("init", "--quiet", "--initial-branch=before")
     desk.site.strangers.add(".git")
     write_tree(desk.root, BEFORE)
@@ -424,7 +425,6 @@ def test_an_unpacked_archive_is_one_op_for_each_file(desk: Desk) -> None:
     names = [f"d{number % 7}/e{number % 3}/f{number}" for number in range(100)]
     source = desk.spare / "source"
     write_tree(source, {name: name.encode() for name in names})
-    desk.root.mkdir()
     desk.run("tar", "-cf", desk.spare / "archive.tar", "-C", source, ".")
     desk.run("tar", "-xf", desk.spare / "archive.tar")
     assert desk.recorded() == {name: [Op("set", "file", name.encode())] for name in names}
