@@ -372,6 +372,13 @@ def write_tree(folder: Path, values: Mapping[str, bytes]) -> None:
         file.write_bytes(value)
 
 
+def put_tree(desk: Desk, values: Mapping[str, bytes]) -> None:
+    """Put files into the folder, each whole from the first moment."""
+    write_tree(desk.spare / "tree", values)
+    for path in (desk.spare / "tree").iterdir():
+        path.rename(desk.root / path.name)
+
+
 def is_one_op_each(desk: Desk) -> None:
     """The history tells of the way from BEFORE to AFTER, one op for each change."""
     expected = {key: [Op("set", "file", value)] for key, value in BEFORE.items()}
@@ -390,7 +397,7 @@ def test_a_checkout_of_another_branch_is_one_op_for_each_changed_file(desk: Desk
 
     git("init", "--quiet", "--initial-branch=before")
     desk.site.strangers.add(".git")
-    write_tree(desk.root, BEFORE)
+    put_tree(desk, BEFORE)
     git("add", "--all")
     git("commit", "--quiet", "--message=before")
     desk.recorded()
@@ -410,7 +417,7 @@ def test_a_checkout_of_another_branch_is_one_op_for_each_changed_file(desk: Desk
     "options", [(), ("--inplace",), ("--delay-updates",)], ids=["", "inplace", "delayed"]
 )
 def test_a_synchronised_tree_is_one_op_for_each_changed_file(desk: Desk, options: tuple[str, ...]) -> None:
-    write_tree(desk.root, BEFORE)
+    put_tree(desk, BEFORE)
     desk.recorded()
     source = desk.spare / "source"
     write_tree(source, AFTER)
