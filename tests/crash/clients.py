@@ -15,8 +15,6 @@ from tests.crash.load import THREADS, Acknowledged, write_until
 from tests.crash.targets import HttpTarget
 from tests.serving import ServerProcess
 
-FAILURES = {"DATABASE_ERROR", "FILE_SYSTEM_ERROR", "STORAGE_FULL", "OVERLOADED"}
-
 
 @contextmanager
 def clients(
@@ -25,8 +23,7 @@ def clients(
     """Clients write to the stores in `home` as long as this lasts.
 
     Yields the event that says that the server is about to be ended: from then on, and not before, it may
-    break off, or say that the storage fails. It must have ended when this does. A client that fails sets
-    it too.
+    break off, or answer with an error. It must have ended when this does. A client that fails sets it too.
     """
     client = Client(server.host, server.port)
     stores = {directory: store_of(client, home, directory) for directory in acknowledged}
@@ -62,9 +59,7 @@ def clients(
 
 def breaks_off(error: BaseException) -> bool:
     """Whether this is what a client may see of a server that is ended, or whose disk is."""
-    if isinstance(error, StoreError):
-        return error.code in FAILURES
-    return isinstance(error, OSError | http.client.HTTPException)
+    return isinstance(error, StoreError | OSError | http.client.HTTPException)
 
 
 def path_of(home: Path, directory: bool) -> Path:

@@ -50,10 +50,6 @@ class Disk:
         _run("mkfs.ext4", "-q", "-F", str(self._image))
         self._mount()
 
-    def flush(self) -> None:
-        """Make everything durable."""
-        _run("sync", "--file-system", str(self.path))
-
     def cut(self) -> None:
         """Cut the power. Whoever still writes fails with EIO from now on."""
         root = os.open(self.path, os.O_RDONLY)

@@ -6,9 +6,10 @@ import os
 import random
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,11 @@ from tests.contract.http_driver import Client
 from tests.crash.aftermath import TABLE, nothing_is_lost
 from tests.crash.clients import clients, path_of, store_of
 from tests.crash.load import COUNTER, Acknowledged, parse
+from tests.polling import eventually
 from tests.serving import ROOT, ServerProcess
 
 ROUNDS = 6
+LOAD_S = 30.0
 SEED = 20_240_607
 
 
@@ -102,16 +105,21 @@ def test_what_a_killed_server_acknowledged_is_there(tmp_path: Path) -> None:
     try:
         for round_number in range(ROUNDS):
             server.start()
+            wanted = [(acks, len(acks.acks) + chance.randrange(20, 200)) for acks in acknowledged.values()]
             with clients(server, tmp_path, acknowledged, seed=SEED + round_number) as ending:
-                time.sleep(chance.uniform(0.1, 0.6))
+                enough = partial(_enough, wanted, ending)
+                eventually(enough, LOAD_S, "writes are acknowledged")
                 ending.set()
                 server.kill()
             for directory, acks in acknowledged.items():
                 nothing_is_lost(path_of(tmp_path, directory), directory, acks)
-        assert all(len(each.acks) > 100 for each in acknowledged.values())
         still_there_over_http(server, tmp_path, acknowledged)
     finally:
         server.kill()
+
+
+def _enough(wanted: list[tuple[Acknowledged, int]], ending: threading.Event) -> bool:
+    return ending.is_set() or all(len(acks.acks) >= count for acks, count in wanted)
 
 
 def still_there_over_http(server: ServerProcess, home: Path, acknowledged: dict[bool, Acknowledged]) -> None:

@@ -299,10 +299,7 @@ def test_what_a_server_acknowledged_or_showed_survives_a_power_cut(
 
 
 @pytest.mark.xfail(reason="recovery takes what the cut left of an edit for another edit", strict=True)
-@pytest.mark.parametrize("before", [b"", b"before "], ids=["new", "appended"])
-def test_an_edit_that_was_shown_is_put_back_after_a_power_cut(
-    place: Disk, tmp_path: Path, before: bytes
-) -> None:
+def test_an_edit_that_was_shown_is_put_back_after_a_power_cut(place: Disk, tmp_path: Path) -> None:
     server = RebootedServer(tmp_path)
     folder = path_of(place.path, True)
     server.start()
@@ -311,17 +308,13 @@ def test_an_edit_that_was_shown_is_put_back_after_a_power_cut(
         store = store_of(client, place.path, True)
         store.make()
         store.set("other", b"other")
-        if before:
-            store.set("k", before)
-            place.flush()
-        with (folder / TABLE / "k").open("ab") as file:
-            file.write(b"edited")
-        assert store.get("k").value == before + b"edited"
+        (folder / TABLE / "k").write_bytes(b"edited")
+        assert store.get("k").value == b"edited"
         server.kill()
         place.cut()
         place.restore()
         with kvfs.open(str(folder), TABLE) as reopened:
-            assert whole(reopened.get("k")) == before + b"edited"
+            assert whole(reopened.get("k")) == b"edited"
     finally:
         client.close()
         server.kill()
