@@ -37,8 +37,11 @@ format: $(READY)
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench:
-	@echo "There is nothing to bench yet."
+# One script a subject; BENCH names others than all.
+BENCH ?= $(wildcard benchmarks/*.py)
+
+bench: $(READY)
+	@for script in $(BENCH); do echo "$$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done
 
 # The newest versions that pyproject.toml allows, resolved in a fresh environment on the oldest supported
 # Python, where the most conditional dependencies apply.

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, TypeVar
 from urllib.parse import quote
 
 import apsw
+import orjson
 
 from kvfs.errors import (
     DatabaseError,
@@ -155,6 +156,11 @@ def fetch(
 ) -> list[Any]:
     """All rows of a query. Fetched whole, because a half-read one would hold back checkpoints."""
     return connection.execute(sql, bindings).fetchall()
+
+
+def json_text(values: Sequence[str]) -> str:
+    """Texts as one binding, for `json_each`."""
+    return orjson.dumps(values).decode()
 
 
 def sql_value(value: bytes) -> str | bytes:

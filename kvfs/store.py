@@ -167,6 +167,9 @@ class EmptyReader:
 class SelfContained:
     """The part of a `Store` of one that nobody changes behind the server's back."""
 
+    def prefetch(self, keys: Sequence[str]) -> None:
+        return None
+
     def check_writable(self) -> None:
         return None
 
@@ -228,6 +231,9 @@ class Store(Protocol):
 
     def tail(self) -> tuple[int, int]:
         """(seq, ts_ns) of the last op; (0, 0) of a store that is not there yet. Called first in a batch."""
+
+    def prefetch(self, keys: Sequence[str]) -> None:
+        """Read at once what `load` needs of keys that come next."""
 
     def load(self, key: str) -> KeyState:
         """The key's state as the last commit left it, expired or not; large values left out."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import partial
+from itertools import islice
 from typing import Final, cast
 
 from kvfs import valueops
@@ -37,7 +37,8 @@ from kvfs.model import (
 from kvfs.store import SelfContained, Store, TooHeavy
 
 _EXPIRED: Final = Change(OpType.EXPIRE, None)
-_SETTLE_KEYS: Final = 500
+_SETTLE_KEYS: Final = 2000
+_SETTLE_AHEAD: Final = 100
 _SETTLE_BYTES: Final = 16 << 20
 
 
@@ -112,15 +113,18 @@ class Transaction:
 
         Some at a time: a batch holds the values of what it logs.
         """
-        staged = len(self._ops)
-        size = 0
-        for looked, key in enumerate(keys, start=1):
-            # A file that nobody may read says so to whoever asks for that key, and keeps no other back.
-            with suppress(FileSystemError):
-                self.state(key)
-            size += sum(op.entry.size for op in self._ops[staged:] if op.entry is not None)
+        looked = size = 0
+        while ahead := list(islice(keys, _SETTLE_AHEAD)):
+            self._store.prefetch(ahead)
             staged = len(self._ops)
-            if looked == _SETTLE_KEYS or size > _SETTLE_BYTES:
+            for key in ahead:
+                try:
+                    self.state(key)
+                except FileSystemError:
+                    continue  # it says so to whoever asks for that key, and keeps no other back
+            looked += len(ahead)
+            size += sum(op.entry.size for op in self._ops[staged:] if op.entry is not None)
+            if looked >= _SETTLE_KEYS or size > _SETTLE_BYTES:
                 return False
         return True
 

@@ -11,7 +11,7 @@ from kvfs.config import Config
 from kvfs.directory import files, recovery
 from kvfs.directory.files import Found, NoKey, Rights, Signature
 from kvfs.directory.folder import Folder
-from kvfs.directory.index import IndexLost
+from kvfs.directory.index import IndexLost, Row
 from kvfs.directory.names import path_of
 from kvfs.errors import FileSystemError, KvfsError, Overloaded, PathConflict, StorageFull, from_os_error
 from kvfs.model import Change, Entry, FileValue, KeyState, Op, OpType, Origin, Value, value_hash
@@ -36,32 +36,49 @@ class Batch:
         self._state = folder.state
         self._config = config
         self._light = light
+        self._looks = files.NearLooks(folder.tree.root)
+        # What was changed after this was not seen by what this batch looks at.
+        self._now_ns = folder.begun_ns
+        self._prefetched: dict[str, tuple[Row | None, Op | None]] = {}
         self._seen: dict[str, _Seen] = {}
         self._rows: list[tuple[Entry, Found]] = []
         self._marks: list[tuple[str, Signature | None]] = []
         self._final: dict[str, Op] = {}
+        self._placing: list[Op] = []
         self._snapshots: list[FileValue] = []
 
     # --- looking ---------------------------------------------------------------------------------------
 
+    def prefetch(self, keys: Sequence[str]) -> None:
+        """See `store.Store.prefetch`."""
+        rows = self._state.index.own_many(keys)
+        with sqlite.errors("read the op-log"):
+            ops = self._state.log.last_facts(self._state.connection, keys)
+        self._prefetched = {key: (rows.get(key), ops.get(key)) for key in keys}
+
     def load(self, key: str) -> KeyState:
         """The key's state, with what was done to it behind the server's back."""
-        row = self._state.index.own(key)
-        tree = self._folder.tree
+        prefetched = self._prefetched.get(key)
+        row = self._state.index.own(key) if prefetched is None else prefetched[0]
+        looks = self._looks
         blocked = None
         try:
-            found = tree.look(key)
-            if row is not None and found is not None and row.signature == found.signature:
-                self._seen[key] = _Seen(found, row.entry.sha256)
-                return KeyState(row.entry, row.entry.op_number)
-            found = tree.read(key)
+            if row is not None:
+                found = looks.look(key)
+                if found is not None and row.signature == found.signature:
+                    self._seen[key] = _Seen(found, row.entry.sha256)
+                    return KeyState(row.entry, row.entry.op_number)
+            found = looks.read(key)
         except NoKey as exc:
             found, blocked = None, str(exc)
         except OSError as exc:
             raise from_os_error(exc, f"read {key!r}") from exc
         # What the index says of a file that changed is not asked: the log knows.
-        with sqlite.errors("read the op-log"):
-            last = self._state.log.facts(self._state.connection, key)
+        if prefetched is None:
+            with sqlite.errors("read the op-log"):
+                last = self._state.log.facts(self._state.connection, key)
+        else:
+            last = prefetched[1]
         known = None if last is None else last.entry
         number = 0 if last is None else last.op_number
         if found is not None:
@@ -92,10 +109,9 @@ class Batch:
         """Make the new files, and log the ops."""
         state, tree = self._state, self._folder.tree
         self._final = {op.key: op for op in ops}
+        self._placing = [op for op in self._final.values() if self._must_place(op)]
         try:
-            for op in self._final.values():
-                if not self._must_place(op):
-                    continue
+            for op in self._placing:
                 if op.entry is None or op.entry.value is None:
                     tree.check_removable(op.key)
                     continue
@@ -111,7 +127,7 @@ class Batch:
             state.log.keep_blobs(ops)
             with sqlite.errors("write the op-log"):
                 state.log.append(state.connection, ops)
-                state.keep_for_redo([op for op in self._final.values() if self._must_place(op)])
+                state.keep_for_redo(self._placing)
         except OSError as exc:
             raise from_os_error(exc, "keep a large value") from exc
 
@@ -156,6 +172,7 @@ class Batch:
         for snapshot in self._snapshots:
             snapshot.close()
         self._snapshots = []
+        self._looks.close()
 
     # --- parts -----------------------------------------------------------------------------------------
 
@@ -213,19 +230,23 @@ class Batch:
 
     def _put_in_place(self) -> None:
         folder, index = self._folder, self._state.index
-        placing = [op for op in self._final.values() if self._must_place(op)]
-        overtaken = [op for op in placing if not self._place(op)]
+        overtaken = [op for op in self._placing if not self._place(op)]
         if self._config.sync_files:
-            for op in placing:
+            for op in self._placing:
                 folder.tree.sync_folders_of(op.key)
+        placing = {op.key for op in self._placing}
+        rows: list[tuple[Entry, Found | None]] = []
         for op in self._final.values():
-            if not self._must_place(op):
-                self._know(op)
-        for entry, found in self._rows:
-            if entry.key not in self._final:
-                folder.put(entry, found)
+            if op.key in placing:
+                continue
+            if op.entry is None:
+                index.drop(op.key)
+            else:
+                rows.append((op.entry, self._seen[op.key].found))
+        rows += [row for row in self._rows if row[0].key not in self._final]
+        self._put(rows)
         for path, signature in self._marks:
-            index.put_folder(path, folder.grain.trusted(signature))
+            index.put_folder(path, folder.grain.trusted(signature, self._now_ns))
         if overtaken:
             self._log_overtaken(overtaken)
 
@@ -250,7 +271,7 @@ class Batch:
             out = folder.tree.place(op.key, name, store)
             found = folder.tree.look(op.key)
             # Whoever wrote to it since it is in place must be noticed at the next look.
-            folder.put(op.entry, found if found is not None and found.signature.moved(ours) else None)
+            self._put([(op.entry, found if found is not None and found.signature.moved(ours) else None)])
         expected = self._seen.get(op.key, _NOTHING).found
         if (out is None) == (expected is None) and (
             out is None or expected is None or out.moved(expected.signature)
@@ -259,12 +280,15 @@ class Batch:
             return True
         return False
 
-    def _know(self, op: Op) -> None:
-        """Tell the index of an op whose outcome is in the key's file."""
-        if op.entry is None:
-            self._state.index.drop(op.key)
-        else:
-            self._folder.put(op.entry, self._seen.get(op.key, _NOTHING).found)
+    def _put(self, rows: list[tuple[Entry, Found | None]]) -> None:
+        """Know keys; without its file, or with a racy one, one is looked at again before it is believed."""
+        trusted, now_ns = self._folder.grain.trusted, self._now_ns
+        self._state.index.put_many(
+            (entry, "/".join(path_of(entry.key)[:-1]), None)
+            if found is None
+            else (entry, found.folder, trusted(found.signature, now_ns))
+            for entry, found in rows
+        )
 
     def _log_overtaken(self, ours: list[Op]) -> None:
         """Somebody changed files between our look and our exchange: log what came out, and ours again."""
@@ -281,7 +305,7 @@ class Batch:
                     row = state.index.own(op.key)
                     found = self._folder.tree.look(op.key)
                     same = row is not None and found is not None and row.signature == found.signature
-                    self._folder.put(again.entry, found if same else None)
+                    self._put([(again.entry, found if same else None)])
                 files.remove(state.temporary, str(op.seq))
         state.commit_log()
 

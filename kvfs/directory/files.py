@@ -10,7 +10,7 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
@@ -65,47 +65,49 @@ class Rights(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A key's file: its signature, the folder it lies in (as a path from the root), and its value."""
+    """A key's file: its signature, the folder it lies in (as a path from the root), its status, its value."""
 
     signature: Signature
     folder: str
-    rights: Rights
+    status: os.stat_result
     value: Value | None = None
 
+    @property
+    def rights(self) -> Rights:
+        return Rights.of(self.status)
 
-class Tree:
-    """The files below one folder. Its descriptor stays open until `close`."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.root = os.open(path, _FOLDER)
-        status = os.fstat(self.root)
-        self.identity = (status.st_dev, status.st_ino)
+class Names(NamedTuple):
+    """The names in a folder, each in order; what is neither file nor folder is left out."""
 
-    def close(self) -> None:
-        """Idempotent."""
-        if self.root >= 0:
-            os.close(self.root)
-            self.root = -1
+    files: list[str]
+    folders: list[str]
 
-    # --- looking ---------------------------------------------------------------------------------------
+
+class Looks:
+    """Looking at keys' files below one folder, of which this borrows the descriptor."""
+
+    def __init__(self, root: int) -> None:
+        self.root = root
 
     def look(self, key: str) -> Found | None:
         """The key's file, without its value; None where there is none. Raises `NoKey`."""
         components = path_of(key)
-        with self._parent(components) as found:
-            if found is None:
-                return None
-            folder, name = found
-            status = _status(folder, name)
+        parent = self._enter(components[:-1])
+        if parent is None:
+            return None
+        try:
+            status = _status(parent, components[-1])
             if status is not None and stat.S_ISDIR(status.st_mode):
-                with _opened(name, folder) as own:
+                with _opened(components[-1], parent) as own:
                     status = _status(own, OWN_VALUE)
                 components = (*components, OWN_VALUE)
-            if status is None:
-                return None
-            _regular(status, key)
-            return Found(Signature.of(status), "/".join(components[:-1]), Rights.of(status))
+        finally:
+            self._leave(parent)
+        if status is None:
+            return None
+        _regular(status, key)
+        return Found(Signature.of(status), "/".join(components[:-1]), status)
 
     def read(self, key: str) -> Found | None:
         """The key's file with its value as it was under that signature; None where there is none.
@@ -122,14 +124,111 @@ class Tree:
                 before = Signature.of(status)
                 if before.size > INLINE_MAX_BYTES:
                     fd, large = -1, FileValue(fd, before.size)
-                    return Found(before, folder, Rights.of(status), large)
+                    return Found(before, folder, status, large)
                 value = os.read(fd, before.size + 1)
                 if len(value) == before.size and Signature.of(os.fstat(fd)) == before:
-                    return Found(before, folder, Rights.of(status), value)
+                    return Found(before, folder, status, value)
             finally:
                 if fd >= 0:
                     os.close(fd)
         raise OSError(errno.EAGAIN, "the file is changing all the time", key)
+
+    def _open(self, key: str) -> tuple[int, str] | None:
+        """A descriptor of the key's file, and the folder it lies in."""
+        components = path_of(key)
+        parent = self._enter(components[:-1])
+        if parent is None:
+            return None
+        name = components[-1]
+        try:
+            status = _status(parent, name)
+            if status is None:
+                return None
+            if not stat.S_ISDIR(status.st_mode):
+                _regular(status, key)
+                return os.open(name, _READ, dir_fd=parent), "/".join(components[:-1])
+            with _opened(name, parent) as own:
+                status = _status(own, OWN_VALUE)
+                if status is None:
+                    return None
+                _regular(status, key)
+                return os.open(OWN_VALUE, _READ, dir_fd=own), "/".join(components)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        finally:
+            self._leave(parent)
+
+    def _enter(self, folder: Components) -> int | None:
+        """A descriptor of the folder in which a key's file lies, for `_leave`; None where there is none."""
+        fd = self.root
+        entered = False
+        try:
+            for name in folder:
+                try:
+                    below = os.open(name, _FOLDER, dir_fd=fd)
+                except FileNotFoundError:
+                    return None
+                except NotADirectoryError:
+                    status = _status(fd, name)
+                    if status is not None:
+                        _regular(status, name)
+                    return None
+                fd = _swap(fd, below, self.root)
+            entered = True
+            return fd
+        finally:
+            if not entered:
+                _swap(fd, -1, self.root)
+
+    def _leave(self, fd: int) -> None:
+        _swap(fd, -1, self.root)
+
+
+class NearLooks(Looks):
+    """Looks at one key after another, for a thread and for a moment: the folder of the last one stays open.
+
+    So a folder that is moved away in that moment is still seen where it was.
+    """
+
+    def __init__(self, root: int) -> None:
+        super().__init__(root)
+        self._folder: Components = ()
+        self._fd = root
+
+    def close(self) -> None:
+        """Let go of the folder; idempotent."""
+        self._fd = _swap(self._fd, self.root, self.root)
+        self._folder = ()
+
+    def _enter(self, folder: Components) -> int | None:
+        if folder == self._folder:
+            return self._fd
+        fd = super()._enter(folder)
+        if fd is not None:
+            self.close()
+            self._fd, self._folder = fd, folder
+        return fd
+
+    def _leave(self, fd: int) -> None:
+        pass
+
+
+class Tree(Looks):
+    """The files below one folder. Its descriptor stays open until `close`."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(os.open(path, _FOLDER))
+        self.path = path
+        status = os.fstat(self.root)
+        self.identity = (status.st_dev, status.st_ino)
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self.root >= 0:
+            os.close(self.root)
+            self.root = -1
+
+    # --- looking ---------------------------------------------------------------------------------------
 
     def folder_signature(self, components: Components) -> Signature | None:
         """The signature of a folder, None where there is none: the same one, the same names in it."""
@@ -140,15 +239,27 @@ class Tree:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def names(self, components: Components) -> list[tuple[str, str]]:
-        """(name, kind) of what is in a folder; kind is "file", "folder" or "other"."""
+    def signatures(self, components: Components, names: Iterable[str]) -> dict[str, Signature]:
+        """The signatures of files in a folder, without those that are not there."""
+        with self.folder(components) as fd:
+            found = ((name, _status(fd, name)) for name in names)
+            return {name: Signature.of(status) for name, status in found if status is not None}
+
+    def names(self, components: Components) -> Names:
+        """What is in a folder."""
         with self.folder(components) as path_fd:
             fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=path_fd)
         try:
+            files, folders = [], []
             with os.scandir(fd) as found:
-                return [(entry.name, _kind(entry)) for entry in found]
+                for entry in found:
+                    if entry.is_file(follow_symlinks=False):
+                        files.append(entry.name)
+                    elif entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.name)
         finally:
             os.close(fd)
+        return Names(sorted(files), sorted(folders))
 
     @contextmanager
     def folder(self, components: Components) -> Iterator[int]:
@@ -180,10 +291,11 @@ class Tree:
     def displace(self, key: str, temporary: str, store: int) -> Signature | None:
         """Move the key's file to `temporary` in `store`; its signature there, None if there was nothing."""
         components = path_of(key)
-        with self._parent(components) as found:
-            if found is None:
-                return None
-            folder, name = found
+        name = components[-1]
+        folder = self._enter(components[:-1])
+        if folder is None:
+            return None
+        try:
             status = _status(folder, name)
             if status is not None and stat.S_ISDIR(status.st_mode):
                 with _opened(name, folder) as own:
@@ -191,6 +303,8 @@ class Tree:
                 components = (*components, OWN_VALUE)
             else:
                 moved = _take(folder, name, temporary, store, key)
+        finally:
+            self._leave(folder)
         self._prune(components[:-1])
         return moved
 
@@ -236,17 +350,19 @@ class Tree:
     def check_removable(self, key: str) -> None:
         """Raise PermissionError, or another OSError, where the key's file could not be taken away."""
         components = path_of(key)
-        with self._parent(components) as found:
-            if found is None:
-                return
-            folder, name = found
+        folder = self._enter(components[:-1])
+        if folder is None:
+            return
+        try:
             if not _writable(folder):
                 raise _denied(components)
-            status = _status(folder, name)
+            status = _status(folder, components[-1])
             if status is not None and stat.S_ISDIR(status.st_mode):
-                with _opened(name, folder) as own:
+                with _opened(components[-1], folder) as own:
                     if not _writable(own):
                         raise _denied(components)
+        finally:
+            self._leave(folder)
 
     def restore_folder(self, store: int, note: str) -> None:
         """Put a folder in its place, or what was there before it, after `exchange_for_folder` was cut off."""
@@ -263,29 +379,6 @@ class Tree:
 
     # --- parts -----------------------------------------------------------------------------------------
 
-    def _open(self, key: str) -> tuple[int, str] | None:
-        """A descriptor of the key's file, and the folder it lies in."""
-        components = path_of(key)
-        with self._parent(components) as found:
-            if found is None:
-                return None
-            folder, name = found
-            try:
-                status = _status(folder, name)
-                if status is None:
-                    return None
-                if not stat.S_ISDIR(status.st_mode):
-                    _regular(status, key)
-                    return os.open(name, _READ, dir_fd=folder), "/".join(components[:-1])
-                with _opened(name, folder) as own:
-                    status = _status(own, OWN_VALUE)
-                    if status is None:
-                        return None
-                    _regular(status, key)
-                    return os.open(OWN_VALUE, _READ, dir_fd=own), "/".join(components)
-            except (FileNotFoundError, NotADirectoryError):
-                return None
-
     def _place(self, components: Components, temporary: str, store: int, key: str) -> Signature | None:
         with self.folder(components[:-1]) as folder:
             name = components[-1]
@@ -294,28 +387,6 @@ class Tree:
                 with _opened(name, folder) as own:
                     return _put(own, OWN_VALUE, temporary, store, key)
             return _put(folder, name, temporary, store, key)
-
-    @contextmanager
-    def _parent(self, components: Components) -> Iterator[tuple[int, str] | None]:
-        """The folder in which a key's file lies, and its name there; None where there is no such folder."""
-        fd = self.root
-        try:
-            for name in components[:-1]:
-                try:
-                    below = os.open(name, _FOLDER, dir_fd=fd)
-                except FileNotFoundError:
-                    yield None
-                    return
-                except NotADirectoryError:
-                    status = _status(fd, name)
-                    if status is not None:
-                        _regular(status, name)
-                    yield None
-                    return
-                fd = _swap(fd, below, self.root)
-            yield fd, components[-1]
-        finally:
-            _swap(fd, -1, self.root)
 
     def _prune(self, components: Components) -> None:
         """Remove a folder and those above it, as far up as they are empty."""
@@ -510,12 +581,6 @@ _KINDS: Final = {
     stat.S_IFCHR: "a character device",
     stat.S_IFDIR: "a folder",
 }
-
-
-def _kind(entry: os.DirEntry[str]) -> str:
-    if entry.is_file(follow_symlinks=False):
-        return "file"
-    return "folder" if entry.is_dir(follow_symlinks=False) else "other"
 
 
 @contextmanager

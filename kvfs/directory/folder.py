@@ -7,18 +7,16 @@ import os
 from kvfs import sqlite
 from kvfs.config import Config
 from kvfs.directory import recovery
-from kvfs.directory.files import Found, NoKey, Signature, Tree
+from kvfs.directory.files import NoKey, Signature, Tree
 from kvfs.directory.index import IndexLost, Row
-from kvfs.directory.names import path_of
 from kvfs.directory.racy import Grain
 from kvfs.directory.state import Home, clear, open_state
 from kvfs.errors import FileSystemError, from_os_error
-from kvfs.model import Entry
 from kvfs.store import TooHeavy
 
 
 class Folder:
-    """An open folder. Looking is for any thread; `begin` and `put` are the writer's."""
+    """An open folder. Looking is for any thread; `begin` is the writer's."""
 
     def __init__(self, db: str, table: str, config: Config) -> None:
         """Open it, or make it."""
@@ -34,6 +32,8 @@ class Folder:
             self.tree.close()
             raise
         self.synced_seq = -1
+        # When the writer's batch began, in the file system's own time; see `Grain.now_ns`.
+        self.begun_ns = 0
         self._tidy = False
         try:
             self.grain = Grain(self.state.temporary)
@@ -59,12 +59,6 @@ class Folder:
             applied = self.state.index.applied_seq
             self.state.renew_index()
             self._begin(light=False, applied=applied)
-
-    def put(self, entry: Entry, found: Found | None) -> None:
-        """Know a key; without its file, or with a racy one, it is looked at again before it is believed."""
-        folder = "/".join(path_of(entry.key)[:-1]) if found is None else found.folder
-        signature = None if found is None else self.grain.trusted(found.signature)
-        self.state.index.put(entry, folder, signature)
 
     def sight(self, key: str) -> tuple[Signature | None, Row | None]:
         """A key's file as it is now (None where there is none), and what is known of it."""
@@ -100,6 +94,7 @@ class Folder:
                     # A crash after the files were in place left nothing but this.
                     clear(state.temporary)
                 self._tidy = True
+            self.begun_ns = self.grain.now_ns()
         except (OSError, NoKey) as exc:
             state.rollback()
             raise FileSystemError(f"Cannot recover the folder's files: {exc}") from exc

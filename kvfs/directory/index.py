@@ -24,7 +24,7 @@ from kvfs.directory.files import Signature
 from kvfs.directory.names import MAPPING_VERSION
 from kvfs.errors import KvfsError
 from kvfs.model import Entry
-from kvfs.sqlite import ReadPool, SqlValue, fetch
+from kvfs.sqlite import ReadPool, SqlValue, fetch, json_text
 from kvfs.store import StateChanged
 
 VERSION: Final = f"1.{MAPPING_VERSION}"
@@ -222,15 +222,20 @@ class Index:
             rows = fetch(self._writing, f"SELECT {_ROW} FROM files WHERE key = ?", (key,))
         return _row(rows[0]) if rows else None
 
-    def put(self, entry: Entry, folder: str, signature: Signature | None) -> None:
-        """Know a key."""
-        with self._errors("write the index"):
-            self._writing.execute(_PUT, _file_row(entry, folder, signature))
+    def own_many(self, keys: Sequence[str]) -> dict[str, Row]:
+        """As `own`, of many keys; those without a row are left out."""
+        sql = f"SELECT {_ROW} FROM files WHERE key IN (SELECT value FROM json_each(?))"
+        with self._errors("read the index"):
+            return {row[0]: _row(row) for row in fetch(self._writing, sql, (json_text(keys),))}
 
-    def put_unseen(self, entries: Iterable[tuple[Entry, str]]) -> None:
-        """Know keys, each with its folder, whose files must be looked at before that is believed."""
+    def put(self, entry: Entry, folder: str, signature: Signature | None) -> None:
+        """Know a key; without a signature, its file must be looked at before that is believed."""
+        self.put_many([(entry, folder, signature)])
+
+    def put_many(self, entries: Iterable[tuple[Entry, str, Signature | None]]) -> None:
+        """As `put`, of many keys."""
         with self._errors("write the index"):
-            self._writing.executemany(_PUT, (_file_row(entry, folder, None) for entry, folder in entries))
+            self._writing.executemany(_PUT, (_file_row(*entry) for entry in entries))
 
     def drop(self, key: str) -> None:
         """Know nothing of a key any more."""

@@ -43,12 +43,16 @@ class Grain:
             os.close(self._fd)
             self._fd = -1
 
-    def trusted(self, signature: Signature | None) -> Signature | None:
-        """The signature, or None where a change could hide behind it."""
+    def now_ns(self) -> int:
+        """The file system's "now", to be asked before a look; 0 where nothing is racy."""
+        return self._now_ns() if self._margin_ns else 0
+
+    def trusted(self, signature: Signature | None, now_ns: int) -> Signature | None:
+        """The signature of a file looked at after `now_ns`, or None where a change could hide behind it."""
         if signature is None or not self._margin_ns:
             return signature
         newest = max(signature.mtime_ns, signature.ctime_ns)
-        return signature if newest < self._now_ns() - self._margin_ns else None
+        return signature if newest < now_ns - self._margin_ns else None
 
     def _now_ns(self) -> int:
         os.pwrite(self._fd, b"t", 0)

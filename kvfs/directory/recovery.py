@@ -60,8 +60,8 @@ def recover(state: State, tree: Tree) -> None:
 
 def fill_index(state: State) -> None:
     """Tell an empty index of each key what the log knows; what its file says is for the next look to find."""
-    state.index.put_unseen(
-        (op.entry, "/".join(path_of(op.key)[:-1]))
+    state.index.put_many(
+        (op.entry, "/".join(path_of(op.key)[:-1]), None)
         for op in state.log.heads(state.connection)
         if op.entry is not None
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from kvfs.directory.files import NoKey, Signature, Tree
+from kvfs.directory.files import Signature, Tree
 from kvfs.directory.index import Index
 from kvfs.directory.names import deepest_folder, is_ignored, key_of
 from kvfs.errors import from_os_error
@@ -31,7 +31,8 @@ def scan(tree: Tree, index: Index, folders: list[str], mark: Mark, *, everything
     """The keys in these folders, and new folders below them, that appeared or vanished.
 
     With `everything`, `folders` are gone through with all that is below them, whether they changed or
-    not, and keys come too whose files are not what the index knows.
+    not, and keys come too whose files are not what the index knows. They come in the order of their paths,
+    so that what lies together in a folder, and in an index of keys, is gone through together.
     """
     waiting = list(folders)
     seen: set[str] = set()
@@ -49,24 +50,23 @@ def scan(tree: Tree, index: Index, folders: list[str], mark: Mark, *, everything
         known = index.keys_in(path)
         try:
             names = tree.names(_components(path))
+            now = tree.signatures(_components(path), names.files) if everything and known else {}
         except OSError as exc:
             raise from_os_error(exc, f"read the folder {path!r}") from exc
-        for name, kind in names:
-            if is_ignored(name) or not _is_utf8(name):
-                continue
-            below = f"{path}/{name}" if path else name
-            if kind == "folder":
-                if everything or not index.knows_folder(below):
-                    waiting.append(below)
-                continue
-            key = key_of(_components(below)) if kind == "file" else None
+        start = f"{path}/" if path else ""
+        for name in names.files:
+            key = key_of(_components(start + name))
             if key is None:
                 continue
             recorded = known.pop(key, None)
-            if recorded is None or (everything and _file_signature(tree, key) != recorded):
+            if recorded is None or (everything and now.get(name) != recorded):
                 yield key
         yield from known
         mark(path, signature)
+        for name in reversed(names.folders):
+            below = start + name
+            if not is_ignored(name) and _is_utf8(name) and (everything or not index.knows_folder(below)):
+                waiting.append(below)
     if everything:
         for path in index.folders_of_keys():
             if path not in seen:
@@ -75,14 +75,6 @@ def scan(tree: Tree, index: Index, folders: list[str], mark: Mark, *, everything
 
 def _signature(tree: Tree, path: str) -> Signature | None:
     return tree.folder_signature(_components(path))
-
-
-def _file_signature(tree: Tree, key: str) -> Signature | None:
-    try:
-        found = tree.look(key)
-    except NoKey:
-        return None
-    return None if found is None else found.signature
 
 
 def _is_utf8(name: str) -> bool:

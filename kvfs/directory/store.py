@@ -161,6 +161,10 @@ class DirectoryStore:
         with sqlite.errors("read the op-log"):
             return folder.state.log.tail(folder.state.connection)
 
+    def prefetch(self, keys: Sequence[str]) -> None:
+        if self._batch is not None:
+            self._batch.prefetch(keys)
+
     def load(self, key: str) -> KeyState:
         return KeyState(None, 0) if self._batch is None else self._batch.load(key)
 

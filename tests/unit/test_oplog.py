@@ -127,3 +127,16 @@ def test_keys_are_told_apart_by_case_and_bytes(connection: apsw.Connection) -> N
     LOG.append(connection, [op_of(1, "k", 1, 1), op_of(2, "K", 1, 2), op_of(3, "k ", 1, 3)])
     assert [*LOG.keys(connection, "", None)] == ["K", "k", "k "]
     assert LOG.last(connection, "K") == (1, OpType.SET)
+
+
+@settings(max_examples=100, deadline=None)
+@given(logs(), st.lists(st.sampled_from([*KEYS, "never"])))
+def test_the_last_ops_of_many_keys_are_those_of_each(
+    log: tuple[list[Op], list[int]], asked: list[str]
+) -> None:
+    connection = apsw.Connection(":memory:")
+    LOG.create(connection, "identity")
+    LOG.append(connection, log[0])
+    each = {key: LOG.facts(connection, key) for key in asked}
+    assert LOG.last_facts(connection, asked) == {key: op for key, op in each.items() if op is not None}
+    connection.close()
