@@ -254,11 +254,15 @@ class Recorder:
                 heapq.heappush(self._revisits, (now + after_s, path))
 
     def _note_keys(self, path: str, now: float) -> None:
-        for key in self._look.keys_of(path):
-            self._changes.note(key, now, announced=True)
-            if len(self._changes) + len(self._outbox) > _PENDING_MAX:
-                self._forget()
-                return
+        try:
+            for key in self._look.keys_of(path):
+                self._changes.note(key, now, announced=True)
+                if len(self._changes) + len(self._outbox) > _PENDING_MAX:
+                    self._forget()
+                    return
+        except (KvfsError, OSError):
+            # Nobody may look into a folder, say: what a scan can find, it finds.
+            return
 
     def _consider(self, key: str, now: float) -> None:
         try:

@@ -29,10 +29,9 @@ logging.getLogger("watchfiles.main").setLevel(logging.WARNING)
 _STEP_MS: Final = 25
 _DEBOUNCE_MS: Final = 100
 _TICK_MS: Final = 250
-_STALL_S: Final = 2.0
+_STALL_S: Final = 1.0
 _COOKIE_S: Final = 2.0
-_CHECK_BUSY_S: Final = 10.0
-_CHECK_IDLE_S: Final = 60.0
+_CHECK_S: Final = 10.0
 _PAUSE_MIN_S: Final = 0.1
 _PAUSE_MAX_S: Final = 60.0
 _STEADY_S: Final = 60.0
@@ -88,7 +87,6 @@ class Watcher:
         self._ready_at: float | None = None
         self._cookie_at: float | None = None
         self._checked_at = 0.0
-        self._events_checked = 0
         self._thread = threading.Thread(target=self._work, name="kvfs-watcher", daemon=True)
         self._thread.start()
 
@@ -212,14 +210,12 @@ class Watcher:
             if now - self._cookie_at > _COOKIE_S:
                 raise _Broken("events do not arrive")
             return
-        every_s = _CHECK_IDLE_S if self.events == self._events_checked else _CHECK_BUSY_S
-        if not self._check.is_set() and now - self._checked_at < every_s:
+        if not self._check.is_set() and now - self._checked_at < _CHECK_S:
             return
         if _identity(self._folder) != identity:
             raise _Broken("the folder was replaced")
         self._check.clear()
-        self._checked_at, self._events_checked = now, self.events
-        self._cookie_at = now
+        self._checked_at = self._cookie_at = now
         _touch(os.path.join(self._cookies, "cookie"))
 
     def _cookie_seen(self) -> None:

@@ -49,7 +49,7 @@ class Watched:
         eventually(lambda: recorder.status().scans > 0, WITHIN_S, "the first scan is over")
         return recorder
 
-    def begin(self) -> Recorder:
+    def begin(self, *, watch: bool = True) -> Recorder:
         """Begin to record."""
         self.recorder = Recorder(
             self.book,
@@ -57,6 +57,7 @@ class Watched:
             folder=str(self.root),
             cookies=self._cookies,
             scan_interval_s=self._scan_interval_s,
+            watch=watch,
         )
         return self.recorder
 
@@ -286,6 +287,20 @@ def test_what_was_done_before_is_found_by_the_first_scan(watched: Watched) -> No
     watched.settles(("kept", CHANGED), ("gone", DELETED), ("new", CHANGED))
 
 
+def test_without_a_watcher_scans_find_what_is_done(tmp_path: Path) -> None:
+    with Watched(tmp_path, scan_interval_s=0.1) as watched:
+        watched.write("kept")
+        watched.write("gone")
+        watched.book.learn_all()
+        watched.begin(watch=False)
+        assert watched.status.watcher == "scanning"
+
+        watched.write("kept", b"edited")
+        os.unlink(watched.root / "gone")
+
+        watched.settles(("kept", CHANGED), ("gone", DELETED))
+
+
 def test_files_in_fresh_nested_folders_are_all_found(watched: Watched) -> None:
     watched.start()
     paths = [f"{number:04}/a/b/file" for number in range(1000)]
@@ -312,7 +327,7 @@ def test_a_flood_of_changes_is_found_by_scans(watched: Watched, monkeypatch: pyt
 def test_after_an_overflow_of_the_event_queue_everything_is_found(tmp_path: Path) -> None:
     folder = tmp_path / "site"
     folder.mkdir()
-    paths = [f"{number:05}" for number in range(20_000)]
+    paths = [f"{number:05}" for number in range(18_000)]
     with Program(folder, tmp_path / "cookies") as program:
         program.start()
         eventually(lambda: program.look() == "watching", WITHIN_S, "the watcher watches")
@@ -321,7 +336,7 @@ def test_after_an_overflow_of_the_event_queue_everything_is_found(tmp_path: Path
             (folder / path).touch()
         program.signal(signal.SIGCONT)
 
-        eventually(lambda: program.has_settled(paths), 30, "all files are found")
+        eventually(lambda: program.has_settled(paths), 45, "all files are found")
 
         eventually(lambda: program.look() == "watching", WITHIN_S, "the watcher watches again")
         (folder / "later").touch()
@@ -448,7 +463,8 @@ def test_closing_leaves_no_thread_and_no_descriptor_behind(watched: Watched) -> 
         recorder.close()
 
     assert threading.active_count() == threads
-    eventually(lambda: len(os.listdir("/proc/self/fd")) == descriptors, 5, "all descriptors are closed")
+    # Fewer, where what an earlier test closed was not gone yet.
+    eventually(lambda: len(os.listdir("/proc/self/fd")) <= descriptors, 5, "all descriptors are closed")
 
 
 def test_a_program_that_ends_without_closing_ends_well(tmp_path: Path) -> None:
