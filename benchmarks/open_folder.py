@@ -150,7 +150,7 @@ def serving(db: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         assert process.stdout is not None
         for line in process.stdout:
             if match := re.search(r"http://[0-9.]+:[0-9]+", line):
-                yield process, f"{match[0]}/api/v1"
+                yield process, f"{match[0]}/api/v1/sqlite"
                 break
     finally:
         process.send_signal(signal.SIGTERM)
