@@ -192,7 +192,8 @@ class KeyState(NamedTuple):
 
     `expired`: there is no entry because its TTL has run out. `unlogged`: what somebody made of the key
     behind the server's back, which must become an op before the next one; `entry` is from before it.
-    `blocked` tells why the key cannot be written: its file name is taken by something that is no key.
+    `blocked` tells why the key can be neither read nor written: its file name is taken by something that is
+    no key. `hidden` tells why it cannot be written, though to readers it is only not there.
     """
 
     entry: Entry | None
@@ -200,6 +201,7 @@ class KeyState(NamedTuple):
     expired: bool = False
     unlogged: Change | None = None
     blocked: str | None = None
+    hidden: str | None = None
 
 
 class Op(NamedTuple):

@@ -184,6 +184,8 @@ class Transaction:
 
     def _situation(self, key: str) -> valueops.Situation:
         state = self._unblocked(key)
+        if state.hidden is not None:
+            raise PathConflict(state.hidden)
         return valueops.Situation(state, partial(self._load, key), self._now(), self._config.max_value_bytes)
 
     def _unblocked(self, key: str) -> KeyState:
@@ -221,7 +223,8 @@ class Transaction:
         recorded = change.recorded and (entry is None or entry.size <= self._config.history_max_value_bytes)
         op = Op(self._seq, key, number, op_type, change.origin, ts_ns, entry, recorded, change.ttl_s)
         self._ops.append(op)
-        state = KeyState(entry, number, op_type is OpType.EXPIRE, None, state.blocked)
+        expired = op_type is OpType.EXPIRE
+        state = state._replace(entry=entry, last_op_number=number, expired=expired, unlogged=None)
         self._states[key] = state
         return state
 

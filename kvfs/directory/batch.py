@@ -9,10 +9,10 @@ from typing import Final, NamedTuple
 from kvfs import content_types, sqlite
 from kvfs.config import Config
 from kvfs.directory import files, recovery
-from kvfs.directory.files import Found, NoKey, Rights, Signature
+from kvfs.directory.files import Found, Rights, Signature
 from kvfs.directory.folder import Folder
 from kvfs.directory.index import IndexLost, Row
-from kvfs.directory.names import path_of
+from kvfs.directory.names import Hidden, NoKey, path_of
 from kvfs.errors import FileSystemError, KvfsError, Overloaded, PathConflict, StorageFull, from_os_error
 from kvfs.model import Change, Entry, FileValue, KeyState, Op, OpType, Origin, Value, value_hash
 from kvfs.store import TooHeavy
@@ -36,13 +36,14 @@ class Batch:
         self._state = folder.state
         self._config = config
         self._light = light
-        self._looks = files.NearLooks(folder.tree.root)
+        self._looks = files.NearLooks(folder.tree.root, folder.tree.rules())
         # What was changed after this was not seen by what this batch looks at.
         self._now_ns = folder.begun_ns
         self._prefetched: dict[str, tuple[Row | None, Op | None]] = {}
         self._seen: dict[str, _Seen] = {}
         self._rows: list[tuple[Entry, Found]] = []
         self._marks: list[tuple[str, Signature | None]] = []
+        self._rules: str | None = None
         self._final: dict[str, Op] = {}
         self._placing: list[Op] = []
         self._snapshots: list[FileValue] = []
@@ -61,7 +62,7 @@ class Batch:
         prefetched = self._prefetched.get(key)
         row = self._state.index.own(key) if prefetched is None else prefetched[0]
         looks = self._looks
-        blocked = None
+        blocked = hidden = None
         try:
             if row is not None:
                 found = looks.look(key)
@@ -69,6 +70,8 @@ class Batch:
                     self._seen[key] = _Seen(found, row.entry.sha256)
                     return KeyState(row.entry, row.entry.op_number)
             found = looks.read(key)
+        except Hidden as exc:
+            found, hidden = None, str(exc)
         except NoKey as exc:
             found, blocked = None, str(exc)
         except OSError as exc:
@@ -86,9 +89,9 @@ class Batch:
         self._seen[key] = _NOTHING
         if known is not None:
             gone = Change(OpType.DELETE, None, origin=Origin.FILE)
-            return KeyState(known, number, unlogged=gone, blocked=blocked)
+            return KeyState(known, number, unlogged=gone, blocked=blocked, hidden=hidden)
         expired = last is not None and last.op_type is OpType.EXPIRE
-        return KeyState(None, number, expired=expired, blocked=blocked)
+        return KeyState(None, number, expired=expired, blocked=blocked, hidden=hidden)
 
     def load_value(self, key: str) -> Value:
         """The key's whole value, as it was when it was looked at; `Overloaded` if it is not any more."""
@@ -102,6 +105,10 @@ class Batch:
     def mark(self, path: str, signature: Signature | None) -> None:
         """All that a folder holds was gone through; see `scan.Mark`."""
         self._marks.append((path, signature))
+
+    def follow(self, rules: str) -> None:
+        """All that there is was gone through by these rules; see `ignore.Rules.identity`."""
+        self._rules = rules
 
     # --- writing ---------------------------------------------------------------------------------------
 
@@ -247,6 +254,8 @@ class Batch:
         self._put(rows)
         for path, signature in self._marks:
             index.put_folder(path, folder.grain.trusted(signature, self._now_ns))
+        if self._rules is not None:
+            index.follow(self._rules)
         if overtaken:
             self._log_overtaken(overtaken)
 
@@ -269,7 +278,7 @@ class Batch:
         else:
             ours = files.signature_of(store, name)
             out = folder.tree.place(op.key, name, store)
-            found = folder.tree.look(op.key)
+            found = self._placed(op.key)
             # Whoever wrote to it since it is in place must be noticed at the next look.
             self._put([(op.entry, found if found is not None and found.signature.moved(ours) else None)])
         expected = self._seen.get(op.key, _NOTHING).found
@@ -279,6 +288,13 @@ class Batch:
             files.remove(store, name)
             return True
         return False
+
+    def _placed(self, key: str) -> Found | None:
+        """The file that is in place; None where it is hidden by now, which the next look will tell."""
+        try:
+            return self._folder.tree.look(key)
+        except Hidden:
+            return None
 
     def _put(self, rows: list[tuple[Entry, Found | None]]) -> None:
         """Know keys; without its file, or with a racy one, one is looked at again before it is believed."""
@@ -303,7 +319,7 @@ class Batch:
                     )
                 if again.entry is not None:
                     row = state.index.own(op.key)
-                    found = self._folder.tree.look(op.key)
+                    found = self._placed(op.key)
                     same = row is not None and found is not None and row.signature == found.signature
                     self._put([(again.entry, found if same else None)])
                 files.remove(state.temporary, str(op.seq))

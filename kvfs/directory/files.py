@@ -10,12 +10,13 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 from kvfs.directory import renames
-from kvfs.directory.names import OWN_VALUE, path_of
+from kvfs.directory.ignore import Rules, RulesFile
+from kvfs.directory.names import OWN_VALUE, NoKey, path_of
 from kvfs.model import INLINE_MAX_BYTES, FileValue, Value
 
 Components = Sequence[str]
@@ -29,10 +30,6 @@ _READ_ATTEMPTS: Final = 10
 _RENAME_ATTEMPTS: Final = 100
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
-
-
-class NoKey(Exception):
-    """The path is taken by something that is no key, and stays as it is."""
 
 
 class Signature(NamedTuple):
@@ -85,20 +82,26 @@ class Names(NamedTuple):
 
 
 class Looks:
-    """Looking at keys' files below one folder, of which this borrows the descriptor."""
+    """Looking at keys' files below one folder, of which this borrows the descriptor.
 
-    def __init__(self, root: int) -> None:
+    `rules` is asked at each look what is ignored.
+    """
+
+    def __init__(self, root: int, rules: Callable[[], Rules]) -> None:
         self.root = root
+        self.rules = rules
 
     def look(self, key: str) -> Found | None:
         """The key's file, without its value; None where there is none. Raises `NoKey`."""
         components = path_of(key)
+        self.rules().check_file(components)
         parent = self._enter(components[:-1])
         if parent is None:
             return None
         try:
             status = _status(parent, components[-1])
             if status is not None and stat.S_ISDIR(status.st_mode):
+                self.rules().check_folder(components)
                 with _opened(components[-1], parent) as own:
                     status = _status(own, OWN_VALUE)
                 components = (*components, OWN_VALUE)
@@ -136,6 +139,7 @@ class Looks:
     def _open(self, key: str) -> tuple[int, str] | None:
         """A descriptor of the key's file, and the folder it lies in."""
         components = path_of(key)
+        self.rules().check_file(components)
         parent = self._enter(components[:-1])
         if parent is None:
             return None
@@ -147,6 +151,7 @@ class Looks:
             if not stat.S_ISDIR(status.st_mode):
                 _regular(status, key)
                 return os.open(name, _READ, dir_fd=parent), "/".join(components[:-1])
+            self.rules().check_folder(components)
             with _opened(name, parent) as own:
                 status = _status(own, OWN_VALUE)
                 if status is None:
@@ -163,7 +168,7 @@ class Looks:
         fd = self.root
         entered = False
         try:
-            for name in folder:
+            for depth, name in enumerate(folder, 1):
                 try:
                     below = os.open(name, _FOLDER, dir_fd=fd)
                 except FileNotFoundError:
@@ -172,6 +177,7 @@ class Looks:
                     status = _status(fd, name)
                     if status is not None:
                         _regular(status, name)
+                        self.rules().check_file(folder[:depth])
                     return None
                 fd = _swap(fd, below, self.root)
             entered = True
@@ -190,8 +196,8 @@ class NearLooks(Looks):
     So a folder that is moved away in that moment is still seen where it was.
     """
 
-    def __init__(self, root: int) -> None:
-        super().__init__(root)
+    def __init__(self, root: int, rules: Rules) -> None:
+        super().__init__(root, lambda: rules)
         self._folder: Components = ()
         self._fd = root
 
@@ -217,7 +223,8 @@ class Tree(Looks):
     """The files below one folder. Its descriptor stays open until `close`."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(os.open(path, _FOLDER))
+        root = os.open(path, _FOLDER)
+        super().__init__(root, RulesFile(root, path).now)
         self.path = path
         status = os.fstat(self.root)
         self.identity = (status.st_dev, status.st_ino)

@@ -7,8 +7,9 @@ import os
 from kvfs import sqlite
 from kvfs.config import Config
 from kvfs.directory import recovery
-from kvfs.directory.files import NoKey, Signature, Tree
+from kvfs.directory.files import Signature, Tree
 from kvfs.directory.index import IndexLost, Row
+from kvfs.directory.names import NoKey
 from kvfs.directory.racy import Grain
 from kvfs.directory.state import Home, clear, open_state
 from kvfs.errors import FileSystemError, from_os_error
@@ -70,6 +71,11 @@ class Folder:
         except OSError as exc:
             raise from_os_error(exc, f"look at {key!r}") from exc
         return None if found is None else found.signature, row
+
+    def new_rules(self) -> str | None:
+        """The identity of the rules of what is ignored, where not all is known by them yet."""
+        rules = self.tree.rules().identity
+        return None if rules == self.state.index.rules() else rules
 
     def changed(self, key: str) -> bool:
         """Whether a key's file is not what the index knows."""

@@ -6,7 +6,7 @@ damaged, or from before a power cut; also when that happens while it is open (`I
              inode NULL: the file must be looked at before the row is believed
     folders  path, and the signature under which its names were last read
     meta     version, log_id, boot_id; applied_seq: ops up to there are in the files; -1: the rows are not
-             made yet
+             made yet; rules: what was ignored when all folders were gone through
 """
 
 from __future__ import annotations
@@ -168,6 +168,11 @@ class Index:
         )
         return [row[0] for row in rows]
 
+    def rules(self) -> str:
+        """By which rules (`ignore.Rules.identity`) all keys and folders are known; empty for none."""
+        rows = self._read("SELECT value FROM meta WHERE name = 'rules'")
+        return cast(str, rows[0][0]) if rows else ""
+
     def next_expiry(self) -> int | None:
         """When the next TTL runs out."""
         rows = self._read("SELECT min(expire_ns) FROM files WHERE expire_ns IS NOT NULL")
@@ -241,6 +246,11 @@ class Index:
         """Know nothing of a key any more."""
         with self._errors("write the index"):
             self._writing.execute("DELETE FROM files WHERE key = ?", (key,))
+
+    def follow(self, rules: str) -> None:
+        """Everything is known by these rules now."""
+        with self._errors("write the index"):
+            self._writing.execute("INSERT OR REPLACE INTO meta VALUES ('rules', ?)", (rules,))
 
     def put_folder(self, path: str, signature: Signature | None) -> None:
         """Know under which signature a folder's names were read; None: not any more."""

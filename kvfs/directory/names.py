@@ -90,6 +90,14 @@ _OTHER: Final = r"[^%~/\0\ud800-\udfff]"
 _ORDINARY: Final = re.compile(f"{_FIRST}{_OTHER}*(?:/{_FIRST}{_OTHER}*)*")
 
 
+class NoKey(Exception):
+    """The path is taken by something that is no key, and stays as it is."""
+
+
+class Hidden(NoKey):
+    """A file at this path would be no key: to readers the key is not there, and it cannot be written."""
+
+
 def is_ignored(name: str) -> bool:
     """Whether files and folders of this name are passed over, with all that is in them."""
     return _IGNORED_BY_BEGINNING.fullmatch(name) is not None or _is_ignored_by_end(name)

@@ -24,8 +24,8 @@ from typing import Final
 
 from kvfs import content_types
 from kvfs.directory import files
-from kvfs.directory.files import Found, NoKey, Tree
-from kvfs.directory.names import path_of
+from kvfs.directory.files import Found, Tree
+from kvfs.directory.names import NoKey, path_of
 from kvfs.directory.state import State, clear
 from kvfs.model import NS, Entry, FileValue, Op, OpType, Origin, Value, value_bytes, value_hash
 

@@ -19,7 +19,10 @@ Mark = Callable[[str, Signature | None], None]
 
 def changed_folders(tree: Tree, index: Index, prefix: str) -> list[str]:
     """The known folders under a key prefix that changed, or the deepest one if it is not known."""
-    base = "/".join(deepest_folder(prefix))
+    components = deepest_folder(prefix)
+    if tree.rules().against_folder(components) is not None:
+        return []
+    base = "/".join(components)
     known = index.folders(base)
     changed = [path for path, signature in known if _signature(tree, path) != signature]
     if not any(path == base for path, _ in known):
@@ -34,6 +37,7 @@ def scan(tree: Tree, index: Index, folders: list[str], mark: Mark, *, everything
     not, and keys come too whose files are not what the index knows. They come in the order of their paths,
     so that what lies together in a folder, and in an index of keys, is gone through together.
     """
+    rules = tree.rules()
     waiting = list(folders)
     seen: set[str] = set()
     while waiting:
@@ -41,7 +45,9 @@ def scan(tree: Tree, index: Index, folders: list[str], mark: Mark, *, everything
         if path in seen:
             continue
         seen.add(path)
-        signature = _signature(tree, path)
+        components = _components(path)
+        ignored = rules.against_folder(components) is not None
+        signature = None if ignored else _signature(tree, path)
         if signature is None:
             yield from index.keys_below(path)
             for below, _ in index.folders(path):
@@ -49,14 +55,15 @@ def scan(tree: Tree, index: Index, folders: list[str], mark: Mark, *, everything
             continue
         known = index.keys_in(path)
         try:
-            names = tree.names(_components(path))
-            now = tree.signatures(_components(path), names.files) if everything and known else {}
+            names = tree.names(components)
+            now = tree.signatures(components, names.files) if everything and known else {}
         except OSError as exc:
             raise from_os_error(exc, f"read the folder {path!r}") from exc
         start = f"{path}/" if path else ""
         for name in names.files:
-            key = key_of(_components(start + name))
-            if key is None:
+            file = [*components, name]
+            key = key_of(file)
+            if key is None or rules.against_file(file) is not None:
                 continue
             recorded = known.pop(key, None)
             if recorded is None or (everything and now.get(name) != recorded):
@@ -71,6 +78,9 @@ def scan(tree: Tree, index: Index, folders: list[str], mark: Mark, *, everything
         for path in index.folders_of_keys():
             if path not in seen:
                 yield from index.keys_in(path)
+        for path, _ in index.folders(""):
+            if path not in seen:
+                mark(path, None)
 
 
 def _signature(tree: Tree, path: str) -> Signature | None:

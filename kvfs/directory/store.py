@@ -12,16 +12,15 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
 from typing import Final
 
 from kvfs import idempotency, sqlite
 from kvfs.config import Config
 from kvfs.directory import files
 from kvfs.directory.batch import Batch, close_value, read_file, upload
-from kvfs.directory.files import NoKey
 from kvfs.directory.folder import Folder
 from kvfs.directory.index import IndexLost
+from kvfs.directory.names import Hidden, NoKey
 from kvfs.directory.reader import FolderReader
 from kvfs.directory.scan import changed_folders, scan
 from kvfs.directory.state import Home
@@ -69,6 +68,8 @@ class DirectoryStore:
             raise Unsettled(key) from exc
         try:
             found = folder.tree.read(key)
+        except Hidden:
+            found = None
         except NoKey as exc:
             if row is None:
                 raise PathConflict(str(exc)) from exc
@@ -112,6 +113,7 @@ class DirectoryStore:
         if folder is None:
             return None
         try:
+            everything = everything or folder.new_rules() is not None
             folders = [""] if everything else changed_folders(folder.tree, folder.state.index, prefix)
             due = bool(folder.state.index.due(now_ns, 1))
         except IndexLost:
@@ -300,10 +302,13 @@ class DirectoryStore:
 
     def _scan(self, folder: Folder, prefix: str, now_ns: int, *, everything: bool) -> Iterator[str]:
         tree, index = folder.tree, folder.state.index
+        yield from index.due(now_ns, _DUE_AT_ONCE)
+        rules = folder.new_rules()
+        everything = everything or rules is not None
         folders = [""] if everything else changed_folders(tree, index, prefix)
-        return chain(
-            index.due(now_ns, _DUE_AT_ONCE), scan(tree, index, folders, self._mark, everything=everything)
-        )
+        yield from scan(tree, index, folders, self._mark, everything=everything)
+        if rules is not None and self._batch is not None:
+            self._batch.follow(rules)
 
     def _mark(self, path: str, signature: files.Signature | None) -> None:
         if self._batch is not None:

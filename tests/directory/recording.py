@@ -15,8 +15,8 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from kvfs.directory.debounce import Sight
-from kvfs.directory.files import NoKey, Signature, Tree
-from kvfs.directory.names import is_ignored, key_of
+from kvfs.directory.files import Signature, Tree
+from kvfs.directory.names import NoKey, is_ignored, key_of
 from kvfs.directory.recorder import Recorder
 from kvfs.errors import Overloaded
 from kvfs.pending import Pending

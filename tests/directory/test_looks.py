@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kvfs.directory.files import NearLooks, NoKey, Tree
+from kvfs.directory.files import NearLooks, Tree
+from kvfs.directory.names import NoKey
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def tree(tmp_path: Path) -> Iterator[Tree]:
 
 @pytest.fixture
 def looks(tree: Tree) -> Iterator[NearLooks]:
-    looks = NearLooks(tree.root)
+    looks = NearLooks(tree.root, tree.rules())
     yield looks
     looks.close()
 
@@ -55,7 +56,7 @@ def test_a_symlink_to_a_folder_is_not_followed_from_another_one(tree: Tree, look
 
 def test_no_descriptor_is_left(tree: Tree) -> None:
     before = sorted(os.listdir("/proc/self/fd"))
-    looks = NearLooks(tree.root)
+    looks = NearLooks(tree.root, tree.rules())
     for key in ("a/1", "b/1", "gone/1", "top", "a/deep/1"):
         looks.look(key)
     looks.close()
