@@ -167,7 +167,7 @@ def at_rest(url: str) -> bool:
     """Whether the folder is watched, was gone through, and nothing waits."""
     folders = ask(f"{url}/health/cache")["directory_stores"]
     assert isinstance(folders, list)
-    return all(each["watcher"] == "active" and each["scans"] and not each["pending"] for each in folders)
+    return all(each["watcher"] == "watching" and each["scans"] and not each["pending"] for each in folders)
 
 
 def wait_until(done: Callable[[], bool]) -> None:
