@@ -53,11 +53,11 @@ class Blobs:
 
     def value(self, sha256: bytes, size: int) -> BlobValue:
         """The value with this hash. That it is missing shows when it is read: FileNotFoundError."""
-        return BlobValue(self._path(sha256), size)
+        return BlobValue(self.path(sha256), size)
 
     def keep(self, value: Value, sha256: bytes) -> None:
         """Make a blob, if it is not there yet, and make it durable. Raises OSError."""
-        path = self._path(sha256)
+        path = self.path(sha256)
         if os.path.exists(path):
             # It may be of a commit that failed between its making and the disk.
             _sync(path)
@@ -80,7 +80,7 @@ class Blobs:
     def drop(self, sha256: bytes) -> None:
         """Remove a blob that no op names."""
         with suppress(FileNotFoundError):
-            os.unlink(self._path(sha256))
+            os.unlink(self.path(sha256))
 
     def kept(self) -> Iterator[bytes]:
         """The hashes of all blobs."""
@@ -89,18 +89,26 @@ class Blobs:
                 if len(name) == 64 and name.startswith(os.path.basename(folder)):
                     yield bytes.fromhex(name)
 
+    def unfinished(self) -> list[str]:
+        """The paths of blobs that are being made, or that a crash has left half-made."""
+        try:
+            names = os.listdir(self._folder)
+        except FileNotFoundError:
+            return []
+        return [os.path.join(self._folder, name) for name in names if name.startswith(_NEW)]
+
     def clear_unfinished(self) -> None:
         """Remove what a crash left half-made. Nobody may be making one."""
-        with suppress(FileNotFoundError):
-            for name in os.listdir(self._folder):
-                if name.startswith(_NEW):
-                    os.unlink(os.path.join(self._folder, name))
+        for path in self.unfinished():
+            with suppress(FileNotFoundError):
+                os.unlink(path)
 
     def size_bytes(self) -> int:
         """How much all blobs take."""
-        return sum(os.path.getsize(self._path(sha256)) for sha256 in self.kept())
+        return sum(os.path.getsize(self.path(sha256)) for sha256 in self.kept())
 
-    def _path(self, sha256: bytes) -> str:
+    def path(self, sha256: bytes) -> str:
+        """Where the blob with this hash lies."""
         name = sha256.hex()
         return os.path.join(self._folder, name[:2], name)
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from kvfs import sqlite
+from kvfs.directory.state import Home
 from kvfs.errors import from_os_error
-from kvfs.paths import STATE_DIR, Kind
+from kvfs.paths import STATE_DIR, TABLE_DEFAULT, Kind
 
 _SIDE_FILES: Final = ("-wal", "-shm", "-journal")
+_LOG: Final = ".oplog"
 _EXTENSIONS: Final = frozenset({".db", ".db3", ".sqlite", ".sqlite3"})
 
 
@@ -43,6 +45,17 @@ def listed(data_dir: str) -> list[Listed]:
         raise from_os_error(exc, f"list {data_dir}") from exc
     found = (_look(data_dir, name) for name in names if not name.startswith(".") and _utf8(name))
     return [each for each in found if each is not None]
+
+
+def folder_stores(data_dir: str, state_dir: str | None) -> list[tuple[str, str]]:
+    """(database, table) of the folder stores with an op-log, in the data dir and in its folders."""
+    found = []
+    for db in (data_dir, *(each.path for each in listed(data_dir) if each.kind is Kind.DIRECTORY)):
+        home = Home.of(os.path.realpath(db), TABLE_DEFAULT, state_dir).path
+        with contextlib.suppress(OSError):
+            logs = [name for name in sorted(os.listdir(home)) if name.endswith(_LOG)]
+            found += [(os.path.realpath(db), name.removesuffix(_LOG)) for name in logs]
+    return found
 
 
 def _look(data_dir: str, name: str) -> Listed | None:

@@ -13,6 +13,7 @@ import apsw
 from kvfs import idempotency, sqlite
 from kvfs.errors import DatabaseError, InvalidParameters, from_os_error
 from kvfs.sqlite import ReadPool
+from kvfs.status import DatabaseStatus
 
 _OPEN_WAIT_S: Final = 5.0
 _SIDE_FILES: Final = ("-wal", "-shm", "-journal")
@@ -98,6 +99,17 @@ class Database:
         return None
 
     # --- being there -----------------------------------------------------------------------------------
+
+    @property
+    def watching(self) -> bool:
+        return False
+
+    def status(self) -> DatabaseStatus:
+        size = 0
+        for path in (self.path, f"{self.path}-wal"):
+            with suppress(OSError):
+                size += os.stat(path).st_size
+        return DatabaseStatus(self.path, size, self.readonly)
 
     def replaced(self) -> bool:
         try:

@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -21,11 +21,12 @@ from kvfs import database
 from kvfs.config import Config
 from kvfs.database import Database
 from kvfs.directory.store import DirectoryStore
-from kvfs.errors import DeadlineExceeded, KvfsError, Overloaded, from_os_error
+from kvfs.errors import DeadlineExceeded, KvfsError, Overloaded, StorageFailure, from_os_error
 from kvfs.handle import Handle
 from kvfs.model import NS, Clock, Write
 from kvfs.paths import TABLE_DEFAULT, Kind, Location, Paths, check_db, check_table
 from kvfs.pending import Pending
+from kvfs.status import EngineStatus, OpenStatus
 from kvfs.store import Store, Volume
 from kvfs.table import TableStore
 from kvfs.transaction import check_on_nothing
@@ -39,6 +40,7 @@ _FORGET_EVERY_TICKS: Final = 600
 _LEASE_WAIT_S: Final = 10.0
 _TEND_S: Final = 3.0
 _CACHED_NAMES: Final = 10_000
+_FAILURES_KEPT: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +72,13 @@ OPENERS: Final[Mapping[Kind, Opener]] = {Kind.TABLE: _open_database, Kind.DIRECT
 
 @dataclass(slots=True, eq=False)
 class _Open:
-    """An open volume. `users` and `used` are guarded by the engine's lock, `handles` by the path's."""
+    """An open volume, `location` being where its first store lies.
+
+    `users` and `used` are guarded by the engine's lock, `handles` by the path's.
+    """
 
     key: str
+    location: Location
     volume: Volume
     store: Callable[[str], Store]
     writer: Writer
@@ -151,11 +157,12 @@ class Engine:
         self._openers = openers
         self.config = config or Config()
         self.clock = clock
-        # Guards `_volumes`, `_names`, `_closed` and the counters in `_Open`; held for moments only.
+        # Guards `_volumes`, `_names`, `_failed`, `_closed` and the counters in `_Open`; held for moments.
         self._lock = threading.Lock()
         self._released = threading.Condition(self._lock)
         self._volumes: dict[str, _Open] = {}
         self._names: dict[tuple[str, str | None], tuple[_Open, Handle]] = {}
+        self._failed: dict[str, str] = {}
         # One lock a path: opening, closing and deleting a volume never overlap. Taken before `_lock`.
         self._path_locks: dict[str, threading.Lock] = {}
         self._closed = False
@@ -200,6 +207,45 @@ class Engine:
             if create and first is not None and not os.path.exists(location.path):
                 check_on_nothing(first, clock=self.clock, config=self.config)
             return self._lease(db, table, location, create=create, deadline=deadline)
+
+    def open_all(self, stores: Iterable[tuple[str, str]]) -> None:
+        """Open these (database, table), as many as there is room for, so that they are watched."""
+        for db, table in stores:
+            with self._lock:
+                if self._closed or len(self._volumes) >= self.config.max_open:
+                    return
+            try:
+                self.lease(db, table).release()
+            except KvfsError as exc:
+                _LOG.warning("cannot open %s of %s: %s", table, db, exc.message)
+
+    def status(self) -> EngineStatus:
+        """What is open, and what could not be opened."""
+        with self._lock:
+            volumes = list(self._volumes.values())
+            for opened in volumes:
+                opened.users += 1
+        now, failed = time.monotonic(), self._still_failed()
+        try:
+            return EngineStatus(
+                tuple(
+                    OpenStatus(
+                        opened.volume.status(), opened.users - 1, opened.writer.queued, now - opened.used
+                    )
+                    for opened in volumes
+                ),
+                failed,
+            )
+        finally:
+            with self._released:
+                for opened in volumes:
+                    opened.users -= 1
+                self._released.notify_all()
+
+    @property
+    def degraded(self) -> bool:
+        """Whether there is a store that cannot be served."""
+        return bool(self._failed) and bool(self._still_failed())
 
     # --- databases as a whole ----------------------------------------------------------------------------
 
@@ -314,20 +360,46 @@ class Engine:
     def _open(self, key: str, location: Location, *, create: bool) -> _Open:
         """Open a volume. The path's lock is held."""
         self._make_room()
-        got = self._openers[location.kind](location, self.config, create)
+        try:
+            got = self._openers[location.kind](location, self.config, create)
+        except StorageFailure as exc:
+            with self._lock:
+                if len(self._failed) < _FAILURES_KEPT:
+                    self._failed[key] = exc.message
+            raise
+        except KvfsError:
+            self._mend(key)
+            raise
+        self._mend(key)
         writer = Writer(
             got.volume,
             clock=self.clock,
             config=self.config,
             turn=self._turn,
         )
-        opened = _Open(key, got.volume, got.store, writer, used=time.monotonic())
+        opened = _Open(key, location, got.volume, got.store, writer, used=time.monotonic())
         with self._lock:
             if not self._closed:
                 self._volumes[key] = opened
                 return opened
         opened.close()
         raise Overloaded("The server is stopping", retry_after_s=1)
+
+    def _mend(self, key: str) -> None:
+        """What lies here can be opened, or there is nothing to open any more."""
+        if self._failed:
+            with self._lock:
+                self._failed.pop(key, None)
+
+    def _still_failed(self) -> dict[str, str]:
+        """What could not be opened when it was last asked for, and is still there."""
+        with self._lock:
+            failed = list(self._failed)
+        gone = [key for key in failed if not os.path.exists(key)]
+        with self._lock:
+            for key in gone:
+                self._failed.pop(key, None)
+            return dict(self._failed)
 
     def _make_room(self) -> None:
         """Close the volume that was idle longest, if as many are open as may be."""
@@ -379,6 +451,8 @@ class Engine:
                         checkpoint=ticks % _CHECKPOINT_EVERY_TICKS == 0,
                         forget=ticks % _FORGET_EVERY_TICKS == 0,
                     )
+                except Overloaded:
+                    continue  # somebody else is at it, or it is being closed
                 except KvfsError as exc:
                     _LOG.warning("cannot tend %s: %s", opened.key, exc.message)
                 except Exception:
@@ -404,6 +478,10 @@ class Engine:
                 opened.users -= 1
                 if not opened.users:
                     self._released.notify_all()
+        if opened.volume.watching:
+            if opened.volume.replaced():
+                self._reopen(opened)
+            return
         idle_s = time.monotonic() - opened.used
         if idle_s > self.config.idle_close_s and not pending and not opened.writer.busy:
             with self._path_lock(opened.key):
@@ -412,6 +490,14 @@ class Engine:
                         return
                     self._forget(opened)
                 opened.close()
+
+    def _reopen(self, opened: _Open) -> None:
+        """Watch what lies now where a watched volume was replaced."""
+        location = opened.location
+        with self._path_lock(opened.key):
+            if self._find(opened.key) is None and os.path.isdir(location.folder):
+                lease = self._lease(location.path, location.table, location, create=False, deadline=None)
+                lease.release()
 
 
 def open_store(

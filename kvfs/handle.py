@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from kvfs import content_types, listing, timetravel
 from kvfs.config import Config
@@ -24,7 +25,9 @@ from kvfs.model import (
     FileValue,
     Incr,
     KeyWrite,
+    Op,
     OpType,
+    Origin,
     Outcome,
     Pop,
     Push,
@@ -36,10 +39,14 @@ from kvfs.model import (
     WriteResult,
 )
 from kvfs.pending import Pending
+from kvfs.status import Rebuilt
 from kvfs.store import Store, Unsettled
 from kvfs.writer import Batch, Writer
 
 T = TypeVar("T")
+
+Progress = Callable[[int, int], None]
+"""Is told (files done, files in all) now and then."""
 
 _REAP_CHUNK: Final = 500
 _LIST_ATTEMPTS: Final = 20
@@ -131,21 +138,24 @@ class Handle:
         looked: set[str] = set()
         for attempt in range(_LIST_ATTEMPTS):
             time.sleep(attempt * _LIST_PAUSE_S)
-            self._settle(self._store.scan(query.prefix, self._clock()), deadline)
+            appeared = self._store.scan(query.prefix, self._clock())
+            if appeared is not None:
+                self._settle(_noting(appeared, looked), deadline)
             try:
-                with self._store.reading(self._clock(), deadline) as reader:
+                with self._store.reading(self._clock(), deadline, looked=looked) as reader:
                     page = listing.page(reader, query)
             except Unsettled as exc:
                 stale = list(exc.keys)
             else:
-                # What was looked at since this began is true enough, also where the file system's clock is
-                # so coarse that it cannot be believed for long.
-                unsettled = self._store.unsettled_among([entry.key for entry in page.entries])
-                stale = [key for key in unsettled if key not in looked]
+                # What was looked at since this began was true meanwhile, and that is enough: a file may never
+                # come to rest, or the file system's clock be so coarse that it cannot be believed for long.
+                keys = [entry.key for entry in page.entries]
+                stale = [key for key in self._store.unsettled_among(keys) if key not in looked]
                 if not stale:
                     return page
-                looked.update(stale)
+                looked.update(keys)
             self._settle(iter(stale), deadline)
+            looked.update(stale)
         raise Overloaded("The folder is changing too fast to be listed", retry_after_s=1)
 
     def settle_all(self, *, deadline: float | None = None) -> None:
@@ -154,6 +164,33 @@ class Handle:
         self._settle(iter(()), deadline)
         self._settle(self._store.scan("", self._clock(), everything=True), deadline)
         self._wait(self._writer.submit(self._note_baseline, deadline=deadline, heavy=True), deadline)
+
+    def rebuild(self, progress: Progress | None = None, *, deadline: float | None = None) -> Rebuilt:
+        """Forget a folder's index, and make it anew from the files; what is found changed is logged.
+
+        Reads and writes go on meanwhile. At the deadline it ends: what it has recorded stays, and what it has
+        not looked at yet is looked at when it is asked for. Raises `InvalidParameters` for a table, which has no index.
+        """
+        if not self._store.directory:
+            raise InvalidParameters("a table has no index to rebuild: only folders have one")
+        began = time.monotonic()
+        self._wait(self._writer.submit(self._forget_index, deadline=deadline, heavy=True), deadline)
+        survey = self._store.survey()
+        tell = progress or _tell_nobody
+        tell(0, survey.files)
+        looked = changed = recorded = 0
+        for step in self._settling(self._store.scan("", self._clock(), everything=True), deadline):
+            looked += step.looked
+            changed += step.changed
+            recorded += step.recorded
+            tell(min(looked, survey.files), survey.files)
+        self._wait(self._writer.submit(self._note_baseline, deadline=deadline, heavy=True), deadline)
+        duration_s = time.monotonic() - began
+        self._store.note_rebuild(duration_s)
+        tell(survey.files, survey.files)
+        with self._store.reading(self._clock(), deadline) as reader:
+            keys = reader.count("", None)
+        return Rebuilt(survey, keys, changed, recorded, duration_s)
 
     def get_at(self, key: str, ts_ns: int, *, deadline: float | None = None) -> Entry:
         """The key's entry as it was at an instant (Unix nanoseconds), ops of that very instant included.
@@ -326,8 +363,12 @@ class Handle:
     # --- parts ------------------------------------------------------------------------------------------
 
     def _settle_soon(self, keys: Sequence[str]) -> Pending[bool]:
-        looking = iter(keys)
-        return self._writer.submit(lambda batch: batch.on(self._store).settle(looking), heavy=True)
+        looking = _Looking(iter(keys))
+        return self._writer.submit(lambda batch: batch.on(self._store).settle(looking.again()), heavy=True)
+
+    def _forget_index(self, batch: Batch) -> None:
+        batch.on(self._store)
+        self._store.forget_index()
 
     def _note_baseline(self, batch: Batch) -> None:
         batch.on(self._store)
@@ -335,14 +376,25 @@ class Handle:
 
     def _settle(self, keys: Iterator[str] | None, deadline: float | None) -> None:
         """Have the writer look at these keys, some at a time, and log what was done to them."""
+        for _ in self._settling(keys, deadline):
+            pass
+
+    def _settling(self, keys: Iterator[str] | None, deadline: float | None) -> Iterator[_Settled]:
+        """As `_settle`, telling of each step."""
         if keys is None:
             return
+        looking = _Looking(keys)
+
+        def look(batch: Batch) -> tuple[bool, Sequence[Op]]:
+            transaction = batch.on(self._store)
+            before = len(transaction.staged)
+            return transaction.settle(looking.again()), transaction.staged[before:]
+
         done = False
         while not done:
-            looking = self._writer.submit(
-                lambda batch: batch.on(self._store).settle(keys), deadline=deadline, heavy=True
-            )
-            done = self._wait(looking, deadline)
+            done, ops = self._wait(self._writer.submit(look, deadline=deadline, heavy=True), deadline)
+            changed = sum(op.origin is Origin.FILE for op in ops)
+            yield _Settled(looking.went_through(), changed, len(ops))
 
     def _check(self, write: Write) -> tuple[int, bool]:
         """Check a write's keys and limits; how many bytes its values have, and whether it may take long."""
@@ -368,5 +420,54 @@ class Handle:
         return pending.result()
 
 
+class _Settled(NamedTuple):
+    """What came of looking at some keys: how many they were, those that had changed, the ops for that."""
+
+    looked: int
+    changed: int
+    recorded: int
+
+
+class _Looking:
+    """Keys to look at, some in each batch: a batch that begins again gets again what it had."""
+
+    def __init__(self, keys: Iterator[str]) -> None:
+        self._keys = keys
+        self._ahead: deque[str] = deque()
+        self._given: list[str] = []
+
+    def again(self) -> Iterator[str]:
+        """The keys that no batch has gone through yet."""
+        self._ahead.extendleft(reversed(self._given))
+        self._given.clear()
+        while True:
+            try:
+                key = self._ahead.popleft() if self._ahead else next(self._keys)
+            except StopIteration:
+                return
+            self._given.append(key)
+            yield key
+
+    def went_through(self) -> int:
+        """A batch has gone through what it had; how many that were."""
+        looked = len(self._given)
+        self._given.clear()
+        return looked
+
+
+def _tell_nobody(done: int, total: int) -> None:
+    pass
+
+
 def _size(write: KeyWrite) -> int:
     return len(write.value) if isinstance(write, Set) else 0
+
+
+def _noting(keys: Iterator[str], noted: set[str]) -> Iterator[str]:
+    """The keys, which are noted as they come. Not a generator: it goes on after `keys` has failed."""
+
+    def note(key: str) -> str:
+        noted.add(key)
+        return key
+
+    return map(note, keys)

@@ -93,7 +93,7 @@ class OpLog:
     def __init__(self, name: str, blobs: Blobs | None = None) -> None:
         self.name = name
         self.blobs = blobs
-        table = quoted(f"kvfs_oplog_{name}")
+        self.table = table = quoted(f"kvfs_oplog_{name}")
         self._schema = _SCHEMA.format(
             table=table, index=quoted(f"kvfs_oplog_{name}_key"), blobs=quoted(f"kvfs_oplog_{name}_blobs")
         )

@@ -38,6 +38,7 @@ _BUSY_PAUSE_S: Final = 0.005
 _PAGE_BYTES: Final = 1024
 _WAL_BYTES: Final = 8 << 20
 _STEPS_UNCHECKED: Final = 20_000
+_UNTOUCHED_WAIT_MS: Final = 1000
 
 
 def connect(
@@ -207,6 +208,71 @@ def is_database(path: str) -> bool:
         return False
     finally:
         connection.close()
+
+
+class Disturbed(Exception):
+    """A database was opened by another program while `untouched` read it without locks."""
+
+
+@contextmanager
+def untouched(path: str) -> Iterator[apsw.Connection]:
+    """A connection that reads a database and changes nothing on the disk: no side file is made or emptied.
+
+    Where no program has the database open, nothing is locked; what was read then means nothing if one opens
+    it meanwhile, which raises `Disturbed`. Raises `DatabaseNotFound`, `InvalidSqliteHeader`, `DatabaseError`.
+    """
+    if not os.path.exists(path):
+        raise DatabaseNotFound("Database file does not exist")
+    before = _identity(path)
+    shared = os.path.exists(path + "-shm")
+    if shared:
+        # A program may have it open. If none has, SQLite reads the log that one has left by itself.
+        ways = ["mode=ro&readonly_shm=1", "mode=ro"]
+    elif os.path.exists(path + "-wal"):
+        # A log without shared memory: nobody has it open. The index of the log is made in memory.
+        ways = ["mode=ro&vfs=unix-none"]
+    else:
+        ways = ["mode=ro&immutable=1"]
+    try:
+        connection = _first_readable(path, ways)
+        try:
+            yield connection
+        finally:
+            connection.close()
+    except (apsw.Error, KvfsError) as exc:
+        if _identity(path) != before or os.path.exists(path + "-shm") != shared:
+            raise Disturbed from exc
+        raise
+    if _identity(path) != before or (not shared and os.path.exists(path + "-shm")):
+        raise Disturbed
+
+
+def _first_readable(path: str, ways: Sequence[str]) -> apsw.Connection:
+    for way in ways:
+        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        connection = apsw.Connection(f"file:{quote(path)}?{way}", flags=flags)
+        try:
+            with errors(f"read {path}"):
+                connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+                connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+                connection.set_busy_timeout(_UNTOUCHED_WAIT_MS)
+                if "vfs=" in way:
+                    connection.pragma("locking_mode", "exclusive")
+                connection.pragma("schema_version")
+            return connection
+        except KvfsError:
+            connection.close()
+            if way == ways[-1]:
+                raise
+    raise AssertionError
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def quoted(name: str) -> str:

@@ -7,12 +7,13 @@ volume's writer, between `begin` and `commit` or `rollback`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from kvfs.model import Entry, FileValue, KeyState, Op, Value
 from kvfs.pending import Pending
+from kvfs.status import DatabaseStatus, FolderStatus, Survey
 
 
 class Unsettled(Exception):
@@ -85,6 +86,13 @@ class Volume(Protocol):
 
     def synced(self, mark: int) -> None:
         """Note, with the next commit, what `sync` made durable."""
+
+    @property
+    def watching(self) -> bool:
+        """Whether it notices by itself what is done behind the server's back, and so should stay open."""
+
+    def status(self) -> DatabaseStatus | FolderStatus:
+        """How it fares; any thread may ask."""
 
     def replaced(self) -> bool:
         """Whether another file or folder is now where this one was opened."""
@@ -179,6 +187,12 @@ class SelfContained:
     def baseline_done(self) -> None:
         return None
 
+    def survey(self) -> Survey:
+        return Survey()
+
+    def note_rebuild(self, duration_s: float) -> None:
+        return None
+
     def watch(self, settle: Settle, catch_up: Callable[[], None]) -> None:
         return None
 
@@ -209,8 +223,13 @@ class Store(Protocol):
     def fetch(self, key: str, now_ns: int) -> Entry:
         """As `get`, always with the value: bytes, or a `FileValue` that the caller closes."""
 
-    def reading(self, now_ns: int, deadline: float | None = None) -> AbstractContextManager[Reader]:
-        """A consistent look at all entries; what it takes is interrupted at `deadline` (monotonic s)."""
+    def reading(
+        self, now_ns: int, deadline: float | None = None, *, looked: Set[str] = frozenset()
+    ) -> AbstractContextManager[Reader]:
+        """A consistent look at all entries; what it takes is interrupted at `deadline` (monotonic s).
+
+        `looked`: keys that the writer has just looked at; what it saw is true enough.
+        """
 
     def log_id(self) -> str:
         """The identity of the op-log; empty while there is none."""
@@ -261,6 +280,12 @@ class Store(Protocol):
 
     def baseline_done(self) -> None:
         """Note that all that a folder held when it was first seen is in the log."""
+
+    def survey(self) -> Survey:
+        """What there is to look at, and what is passed over. Any thread may ask; it takes long."""
+
+    def note_rebuild(self, duration_s: float) -> None:
+        """Remember that all that was forgotten has been made anew, for `status`."""
 
     def watch(self, settle: Settle, catch_up: Callable[[], None]) -> None:
         """From now on notice by itself what is done behind the server's back, and have `settle` log it.

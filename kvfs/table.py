@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Any, Final, cast
 
@@ -136,7 +136,9 @@ class TableStore(SelfContained):
             return entry
 
     @contextmanager
-    def reading(self, now_ns: int, deadline: float | None = None) -> Iterator[Reader]:
+    def reading(
+        self, now_ns: int, deadline: float | None = None, *, looked: Set[str] = frozenset()
+    ) -> Iterator[Reader]:
         with self._database.readers.snapshot(deadline) as connection:
             if self._exists(connection):
                 yield _TableReader(self, self._log, connection, now_ns)

@@ -6,7 +6,7 @@ Nothing here touches the store's durable state before `flush`; so a write that f
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Final, cast
@@ -127,6 +127,11 @@ class Transaction:
             if looked >= _SETTLE_KEYS or size > _SETTLE_BYTES:
                 return False
         return True
+
+    @property
+    def staged(self) -> Sequence[Op]:
+        """The ops so far."""
+        return self._ops
 
     def create(self) -> None:
         """Make the store, if it is not there yet."""

@@ -29,7 +29,7 @@ from queue import SimpleQueue
 from typing import Any, Final, Generic, TypeVar
 
 from kvfs.config import Config
-from kvfs.errors import DeadlineExceeded, IdempotencyKeyMismatch, KvfsError, Overloaded
+from kvfs.errors import DeadlineExceeded, IdempotencyKeyMismatch, KvfsError, Overloaded, from_os_error
 from kvfs.idempotency import KEPT_S, decode, encode
 from kvfs.model import NS, Clock, Outcome, Write
 from kvfs.pending import Pending
@@ -170,6 +170,11 @@ class Writer:
             self._busy = True
         self._begin_batch()
         return job.pending
+
+    @property
+    def queued(self) -> int:
+        """How many writes wait or are being written."""
+        return self._unanswered
 
     @property
     def busy(self) -> bool:
@@ -370,6 +375,8 @@ class Writer:
                 answers.append((job, None, exc))
             except (TooHeavy, StateChanged):
                 raise
+            except OSError as exc:
+                answers.append((job, None, from_os_error(exc, "read a value")))
             except Exception as exc:
                 _LOG.exception("a write failed unexpectedly")
                 answers.append((job, None, exc))

@@ -23,6 +23,7 @@ from aiohttp import web
 from multidict import istr
 
 import kvfs
+from kvfs import catalog
 from kvfs.config import Config
 from kvfs.engine import Engine
 from kvfs.errors import KvfsError, from_os_error
@@ -72,7 +73,10 @@ class App:
 
     def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
         self._bridge = Bridge(engine, loop)
-        self._services = Services(engine, self._bridge, kvfs.__version__, time.monotonic())
+        self.connections: Callable[[], int] = lambda: 0
+        self._services = Services(
+            engine, self._bridge, kvfs.__version__, time.monotonic(), lambda: self.connections()
+        )
         self._router = Router(ROUTES, RESERVED)
         self._params: dict[str, Params] = {}
         self._ids = itertools.count(1)
@@ -172,12 +176,15 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         app = App(engine, loop)
         log = AccessLog(sys.stdout.buffer) if settings.access_log else None
         server = Server(app.handle, app.refuse, log)
+        app.connections = lambda: len(server.connections)
         runner = web.ServerRunner(server, shutdown_timeout=_CONNECTIONS_END_S)
         await runner.setup()
         try:
             site = web.TCPSite(runner, settings.host, settings.port, backlog=_BACKLOG)
             await site.start()
             _tune_garbage_collection()
+            if settings.config.watch:
+                threading.Thread(target=_open_folders, args=(engine,), name="kvfs-open", daemon=True).start()
             announce(f"kvfs {kvfs.__version__} listening on {_url(runner)}, data in {engine.paths.data_dir}")
             await stop.wait()
             app.stopping = True
@@ -203,6 +210,14 @@ def _prepare(data_dir: str) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), data_dir) from exc
     if not os.access(data_dir, os.R_OK | os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), data_dir)
+
+
+def _open_folders(engine: Engine) -> None:
+    """Open the folder stores of the data dir, so that what is edited there is logged from now on."""
+    try:
+        engine.open_all(catalog.folder_stores(engine.paths.data_dir, engine.config.state_dir))
+    except KvfsError as exc:
+        _LOG.warning("cannot look for folder stores: %s", exc.message)
 
 
 def _tune_garbage_collection() -> None:

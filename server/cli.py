@@ -1,4 +1,4 @@
-"""The command line: `kvfs serve`."""
+"""The command line: `kvfs serve`, `kvfs rebuild`, `kvfs check`."""
 
 from __future__ import annotations
 
@@ -64,6 +64,35 @@ _POSITIVE: Final = click.IntRange(min=1)
 @_option(
     "--history-scan-cap", default=100_000, type=_POSITIVE, help="The most keys a read of the past looks at."
 )
+@_option(
+    "--history-max-value-bytes",
+    default=16 << 20,
+    type=click.IntRange(min=0),
+    help="The largest value that the op-log keeps; a larger one is a gap in it.",
+)
+@_option(
+    "--baseline/--no-baseline",
+    default=True,
+    help="Copy the files that a folder has when it is first seen into its op-log.",
+)
+@_option(
+    "--sync",
+    default="op",
+    type=click.Choice(["op", "file"]),
+    help="What is durable before a write to a folder is answered: its op, or the key's file as well.",
+)
+@_option(
+    "--state-dir",
+    type=click.Path(file_okay=False),
+    help="Where folders' op-logs and indexes lie.  [default: .kvfs beside each folder]",
+)
+@_option("--watch/--no-watch", default=True, help="Log what is done to folders from outside as it happens.")
+@_option(
+    "--scan-interval",
+    default=60.0,
+    type=click.FloatRange(min=0.1),
+    help="Go through watched folders every so many seconds, for what no event told of.",
+)
 @_option("--access-log/--no-access-log", default=False, help="Write a JSON line to stdout for each request.")
 @_option(
     "--log-level",
@@ -82,6 +111,12 @@ def serve(
     max_open: int,
     idle_close: float,
     history_scan_cap: int,
+    history_max_value_bytes: int,
+    baseline: bool,
+    sync: str,
+    state_dir: str | None,
+    watch: bool,
+    scan_interval: float,
     access_log: bool,
     log_level: str,
 ) -> None:
@@ -112,6 +147,12 @@ def serve(
             max_open=max_open,
             idle_close_s=idle_close,
             history_scan_cap=history_scan_cap,
+            history_max_value_bytes=history_max_value_bytes,
+            baseline=baseline,
+            sync_files=sync == "file",
+            state_dir=state_dir,
+            watch=watch,
+            scan_interval_s=scan_interval,
         ),
     )
     try:
@@ -125,6 +166,73 @@ def serve(
     sys.stdout.flush()
     # A thread that still works on something must not hold the process.
     os._exit(0)
+
+
+def _folder_command(command: Command) -> Command:
+    """What the commands on folder stores have in common."""
+    for decorate in (
+        click.option("--json", "as_json", is_flag=True, help="Print JSON, a line a table."),
+        _option(
+            "--state-dir",
+            type=click.Path(file_okay=False),
+            help="Where folders' op-logs and indexes lie.  [default: .kvfs beside each folder]",
+        ),
+        click.argument("table", required=False),
+        click.argument("folder"),
+    ):
+        command = decorate(command)
+    return command
+
+
+@main.command()
+@_folder_command
+@_option(
+    "--history-max-value-bytes",
+    default=16 << 20,
+    type=click.IntRange(min=0),
+    help="The largest value that the op-log keeps; a larger one is a gap in it.",
+)
+@_option(
+    "--baseline/--no-baseline",
+    default=True,
+    help="Copy the files that a folder has when it is first seen into its op-log.",
+)
+def rebuild(
+    folder: str,
+    table: str | None,
+    state_dir: str | None,
+    as_json: bool,
+    history_max_value_bytes: int,
+    baseline: bool,
+) -> None:
+    """Make the index of FOLDER/TABLE anew from its files, and log what changed.
+
+    FOLDER is the directory of the database; without TABLE, all its folders that have an op-log are meant.
+    A damaged op-log is set aside first, and what can be read of it kept. A server may run meanwhile.
+    """
+    from kvfs.config import Config
+    from server import folders
+
+    config = Config(
+        history_max_value_bytes=history_max_value_bytes, baseline=baseline, state_dir=state_dir, watch=False
+    )
+    sys.exit(folders.rebuild(folder, table, config, as_json=as_json))
+
+
+@main.command()
+@_folder_command
+@click.option(
+    "--full", is_flag=True, help="Hash all files and values too; this finds what no signature tells."
+)
+def check(folder: str, table: str | None, state_dir: str | None, as_json: bool, full: bool) -> None:
+    """Name every difference between the files of FOLDER/TABLE, their index and their op-log.
+
+    FOLDER is the directory of the database; without TABLE, all its folders that have an op-log are meant.
+    Nothing is changed. Exits with 1 where there is a difference. A server may run meanwhile.
+    """
+    from server import folders
+
+    sys.exit(folders.check(folder, table, state_dir, full=full, as_json=as_json))
 
 
 def _told(error: OSError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,6 +32,8 @@ class Services:
     version: str
     started: float
     """When the server started, in monotonic seconds."""
+    connections: Callable[[], int]
+    """How many clients are connected."""
 
     @property
     def config(self) -> Config:

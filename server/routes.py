@@ -466,7 +466,21 @@ ROUTES: Final[tuple[Route, ...]] = (
         tag="server",
         summary="Whether the server can serve",
         params=(TIMEOUT,),
-        answers=(Answer("It can", schema=schemas.HEALTH),),
+        answers=(
+            Answer("It can", schema=schemas.HEALTH),
+            Answer("A store cannot be served", status=503, schema=schemas.HEALTH),
+        ),
+        errors=_ALWAYS,
+    ),
+    Route(
+        "GET",
+        "/health/cache",
+        health.cache,
+        name="health_cache",
+        tag="server",
+        summary="What is open, and how it fares",
+        params=(TIMEOUT,),
+        answers=(Answer("What is open", schema=schemas.CACHE),),
         errors=_ALWAYS,
     ),
 )
@@ -486,6 +500,5 @@ RESERVED: Final[tuple[tuple[str, str], ...]] = (
     ("GET", "/history/stats"),
     ("DELETE", "/history"),
     ("POST", "/maintenance"),
-    ("GET", "/health/cache"),
 )
 """What the API has and this server not yet: no route, and no key either."""

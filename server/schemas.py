@@ -199,6 +199,53 @@ DB_LIST: Final = shape(
 )
 DB_DELETED: Final = shape({"success": TRUE, "deleted": TRUE, "path": STRING, "files_removed": INTEGER})
 
+CACHE: Final = shape(
+    {
+        "databases": array(
+            shape(
+                {
+                    "path": STRING,
+                    "size": INTEGER,
+                    "readonly": BOOLEAN,
+                    "users": INTEGER,
+                    "queued": INTEGER,
+                    "idle_seconds": NUMBER,
+                }
+            )
+        ),
+        "directory_stores": array(
+            shape(
+                {
+                    "path": STRING,
+                    "table": STRING,
+                    "readonly": BOOLEAN,
+                    "files": INTEGER,
+                    "indexed_keys": INTEGER,
+                    "indexed_folders": INTEGER,
+                    "watcher": {"enum": ["off", "starting", "watching", "scanning", "failed"]},
+                    "watcher_reason": or_null(STRING),
+                    "watcher_restarts": INTEGER,
+                    "events_seen": INTEGER,
+                    "pending": INTEGER,
+                    "scans": INTEGER,
+                    "last_scan_ms": or_null(NUMBER),
+                    "reconciles": INTEGER,
+                    "index_hits": INTEGER,
+                    "index_misses": INTEGER,
+                    "last_rebuild": or_null(INTEGER),
+                    "last_rebuild_ms": or_null(NUMBER),
+                    "op_log_size": INTEGER,
+                    "users": INTEGER,
+                    "queued": INTEGER,
+                    "idle_seconds": NUMBER,
+                }
+            )
+        ),
+        "failed": array(shape({"path": STRING, "message": STRING})),
+        "connections": INTEGER,
+    }
+)
+
 HEALTH: Final = shape(
     {
         "status": {"enum": ["ok", "degraded"]},

@@ -13,6 +13,7 @@ from kvfs import content_types
 from kvfs.catalog import Listed
 from kvfs.listing import Page, Query
 from kvfs.model import NS, Entry, Outcome, WriteResult, value_bytes
+from kvfs.status import DatabaseStatus, EngineStatus, FolderStatus
 from kvfs.timetravel import PastKeys
 from server.errors import JSON
 from server.reply import Reply
@@ -249,6 +250,53 @@ def batch_delete_form(outcome: Outcome) -> Json:
 
 
 # --- databases -----------------------------------------------------------------------------------------
+
+
+def cache_form(status: EngineStatus, connections: int) -> Json:
+    databases, folders = [], []
+    for each in status.open:
+        use = {"users": each.users, "queued": each.queued, "idle_seconds": round(each.idle_s, 3)}
+        volume = each.volume
+        if isinstance(volume, DatabaseStatus):
+            databases.append(
+                {"path": volume.path, "size": volume.size_bytes, "readonly": volume.readonly, **use}
+            )
+        else:
+            folders.append({**_folder_form(volume), **use})
+    return {
+        "databases": databases,
+        "directory_stores": folders,
+        "failed": [{"path": path, "message": message} for path, message in status.failed.items()],
+        "connections": connections,
+    }
+
+
+def _folder_form(folder: FolderStatus) -> Json:
+    return {
+        "path": folder.path,
+        "table": folder.table,
+        "readonly": folder.readonly,
+        "files": folder.keys,
+        "indexed_keys": folder.keys,
+        "indexed_folders": folder.folders,
+        "watcher": folder.watcher,
+        "watcher_reason": folder.watcher_reason,
+        "watcher_restarts": folder.restarts,
+        "events_seen": folder.events,
+        "pending": folder.pending,
+        "scans": folder.scans,
+        "last_scan_ms": _ms(folder.last_scan_s),
+        "reconciles": folder.reconciles,
+        "index_hits": folder.hits,
+        "index_misses": folder.misses,
+        "last_rebuild": None if folder.last_rebuild_at_s is None else int(folder.last_rebuild_at_s),
+        "last_rebuild_ms": _ms(folder.last_rebuild_s),
+        "op_log_size": folder.oplog_bytes,
+    }
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
 
 
 def catalog_form(listed: Iterable[Listed]) -> Json:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -15,6 +15,7 @@ from kvfs.config import Config
 from kvfs.engine import Opened
 from kvfs.model import Entry, FileValue, KeyState, Op, OpType, Value, value_bytes
 from kvfs.paths import Location
+from kvfs.status import DatabaseStatus
 from kvfs.store import Reader, SelfContained
 from kvfs.valueops import missing
 
@@ -70,6 +71,11 @@ class ReferenceVolume:
 
     def sync(self) -> None: ...
 
+    watching = False
+
+    def status(self) -> DatabaseStatus:
+        return DatabaseStatus("", 0, readonly=False)
+
     def synced(self, mark: int) -> None: ...
 
     def replaced(self) -> bool:
@@ -95,7 +101,9 @@ class ReferenceStore(SelfContained):
     fetch = get
 
     @contextmanager
-    def reading(self, now_ns: int, deadline: float | None = None) -> Iterator[Reader]:
+    def reading(
+        self, now_ns: int, deadline: float | None = None, *, looked: Set[str] = frozenset()
+    ) -> Iterator[Reader]:
         yield ReferenceReader(self.volume.committed.logs.get(self.name, []), now_ns)
 
     def log_id(self) -> str:

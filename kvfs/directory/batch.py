@@ -11,7 +11,7 @@ from kvfs.config import Config
 from kvfs.directory import files, recovery
 from kvfs.directory.files import Found, Rights, Signature
 from kvfs.directory.folder import Folder
-from kvfs.directory.index import IndexLost, Row
+from kvfs.directory.index import UNTRUSTED, IndexLost, Row
 from kvfs.directory.names import Hidden, NoKey, path_of
 from kvfs.errors import FileSystemError, KvfsError, Overloaded, PathConflict, StorageFull, from_os_error
 from kvfs.model import Change, Entry, FileValue, KeyState, Op, OpType, Origin, Value, value_hash
@@ -37,8 +37,8 @@ class Batch:
         self._config = config
         self._light = light
         self._looks = files.NearLooks(folder.tree.root, folder.tree.rules())
-        # What was changed after this was not seen by what this batch looks at.
-        self._now_ns = folder.begun_ns
+        # From before the first look. With a fine clock it matters only for files that others write.
+        self._now_ns = folder.grain.now_ns() if folder.grain.coarse else None
         self._prefetched: dict[str, tuple[Row | None, Op | None]] = {}
         self._seen: dict[str, _Seen] = {}
         self._rows: list[tuple[Entry, Found]] = []
@@ -69,6 +69,7 @@ class Batch:
                 if found is not None and row.signature == found.signature:
                     self._seen[key] = _Seen(found, row.entry.sha256)
                     return KeyState(row.entry, row.entry.op_number)
+            self._note_time()
             found = looks.read(key)
         except Hidden as exc:
             found, hidden = None, str(exc)
@@ -117,6 +118,7 @@ class Batch:
         state, tree = self._state, self._folder.tree
         self._final = {op.key: op for op in ops}
         self._placing = [op for op in self._final.values() if self._must_place(op)]
+        self._folder.counts.reconciles += sum(op.origin is Origin.FILE for op in ops)
         try:
             for op in self._placing:
                 if op.entry is None or op.entry.value is None:
@@ -158,9 +160,11 @@ class Batch:
             state.commit_index(seq)
         except (OSError, NoKey) as exc:
             # The ops are durable and their files are not in place: the next batch begins with that.
+            folder.behind = True
             raise FileSystemError(f"Cannot put a file in place: {exc}", outcome="unknown") from exc
         except KvfsError as exc:
             # So too where the index has no room to learn of them.
+            folder.behind = True
             kind = StorageFull if isinstance(exc, StorageFull) else FileSystemError
             raise kind(f"Cannot finish a write: {exc.message}", outcome="unknown") from exc
         finally:
@@ -186,7 +190,10 @@ class Batch:
     def _changed(self, key: str, known: Entry | None, number: int, found: Found) -> KeyState:
         """The state of a key whose file is not what the index knows: edited, or only touched."""
         assert found.value is not None
-        recorded = len(found.value) <= self._config.history_max_value_bytes
+        size = len(found.value)
+        # A state that is not for long keeps no large values.
+        kept = not (self._state.ephemeral and self._state.log.is_blob(size))
+        recorded = kept and size <= self._config.history_max_value_bytes
         if recorded:
             found = self._snapshot(found)
         assert found.value is not None
@@ -253,7 +260,10 @@ class Batch:
         rows += [row for row in self._rows if row[0].key not in self._final]
         self._put(rows)
         for path, signature in self._marks:
-            index.put_folder(path, folder.grain.trusted(signature, self._now_ns))
+            if signature is not None and not folder.grain.trusted_at_once(signature, self._note_time()):
+                # The folder stays known, so that it is looked at again.
+                signature = UNTRUSTED
+            index.put_folder(path, signature)
         if self._rules is not None:
             index.follow(self._rules)
         if overtaken:
@@ -280,7 +290,7 @@ class Batch:
             out = folder.tree.place(op.key, name, store)
             found = self._placed(op.key)
             # Whoever wrote to it since it is in place must be noticed at the next look.
-            self._put([(op.entry, found if found is not None and found.signature.moved(ours) else None)])
+            self._put_own(op.entry, found if found is not None and found.signature.moved(ours) else None)
         expected = self._seen.get(op.key, _NOTHING).found
         if (out is None) == (expected is None) and (
             out is None or expected is None or out.moved(expected.signature)
@@ -298,13 +308,27 @@ class Batch:
 
     def _put(self, rows: list[tuple[Entry, Found | None]]) -> None:
         """Know keys; without its file, or with a racy one, one is looked at again before it is believed."""
-        trusted, now_ns = self._folder.grain.trusted, self._now_ns
+        trusted, now_ns = self._folder.grain.trusted, self._note_time()
         self._state.index.put_many(
-            (entry, "/".join(path_of(entry.key)[:-1]), None)
+            (entry, _folder_of(entry.key), None)
             if found is None
-            else (entry, found.folder, trusted(found.signature, now_ns))
+            else (entry, found.folder, found.signature if trusted(found.signature, now_ns) else None)
             for entry, found in rows
         )
+
+    def _put_own(self, entry: Entry, found: Found | None) -> None:
+        """Know a key whose file we have just put in place."""
+        if found is None:
+            self._state.index.put(entry, _folder_of(entry.key), None)
+        else:
+            trusted = self._folder.grain.trusted_at_once(found.signature, self._note_time())
+            self._state.index.put(entry, found.folder, found.signature if trusted else None)
+
+    def _note_time(self) -> int:
+        """The file system's "now" from before the first look: later changes may not have been seen."""
+        if self._now_ns is None:
+            self._now_ns = self._folder.grain.now_ns()
+        return self._now_ns
 
     def _log_overtaken(self, ours: list[Op]) -> None:
         """Somebody changed files between our look and our exchange: log what came out, and ours again."""
@@ -321,9 +345,13 @@ class Batch:
                     row = state.index.own(op.key)
                     found = self._placed(op.key)
                     same = row is not None and found is not None and row.signature == found.signature
-                    self._put([(again.entry, found if same else None)])
+                    self._put_own(again.entry, found if same else None)
                 files.remove(state.temporary, str(op.seq))
         state.commit_log()
+
+
+def _folder_of(key: str) -> str:
+    return "/".join(path_of(key)[:-1])
 
 
 def read_file(folder: Folder, key: str) -> Found | None:

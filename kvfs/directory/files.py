@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from kvfs.directory import renames
 from kvfs.directory.ignore import Rules, RulesFile
 from kvfs.directory.names import OWN_VALUE, NoKey, path_of
+from kvfs.directory.protection import check_place
 from kvfs.model import INLINE_MAX_BYTES, FileValue, Value
 
 Components = Sequence[str]
@@ -318,8 +319,7 @@ class Tree(Looks):
     def make_room(self, components: Components, store: int) -> None:
         """Make the folders in which a key's file will lie; a file in their place moves into its folder.
 
-        Raises `NoKey` where something else is in their place, PermissionError where the file could not
-        be put there.
+        Raises `NoKey` where something else is in their place, OSError where the file could not be put there.
         """
         fd = self.root
         try:
@@ -333,8 +333,7 @@ class Tree(Looks):
                     _become_folder(fd, name, store, "/".join(components[:depth]))
                     below = os.open(name, _FOLDER, dir_fd=fd)
                 fd = _swap(fd, below, self.root)
-            if not _writable(fd):
-                raise _denied(components)
+            _check_place(fd, components)
         finally:
             _swap(fd, -1, self.root)
 
@@ -355,19 +354,13 @@ class Tree(Looks):
             _swap(fd, -1, self.root)
 
     def check_removable(self, key: str) -> None:
-        """Raise PermissionError, or another OSError, where the key's file could not be taken away."""
+        """Raise OSError where the key's file could not be taken away."""
         components = path_of(key)
         folder = self._enter(components[:-1])
         if folder is None:
             return
         try:
-            if not _writable(folder):
-                raise _denied(components)
-            status = _status(folder, components[-1])
-            if status is not None and stat.S_ISDIR(status.st_mode):
-                with _opened(components[-1], folder) as own:
-                    if not _writable(own):
-                        raise _denied(components)
+            _check_place(folder, components)
         finally:
             self._leave(folder)
 
@@ -558,12 +551,11 @@ def _make_folder(parent: int, name: str) -> None:
         os.mkdir(name, _FOLDER_MODE, dir_fd=parent)
 
 
-def _writable(folder: int) -> bool:
-    return os.access(".", os.W_OK | os.X_OK, dir_fd=folder)
-
-
-def _denied(components: Components) -> OSError:
-    return PermissionError(errno.EACCES, "Permission denied", "/".join(components))
+def _check_place(folder: int, components: Components) -> None:
+    """Raise OSError where a key's file could not be put in place or taken away."""
+    if check_place(folder, components[-1], components):
+        with _opened(components[-1], folder) as own:
+            check_place(own, OWN_VALUE, components)
 
 
 def _status(folder: int, name: str) -> os.stat_result | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 from kvfs import sqlite
 from kvfs.config import Config
@@ -11,9 +12,20 @@ from kvfs.directory.files import Signature, Tree
 from kvfs.directory.index import IndexLost, Row
 from kvfs.directory.names import NoKey
 from kvfs.directory.racy import Grain
-from kvfs.directory.state import Home, clear, open_state
+from kvfs.directory.state import Home, open_state
 from kvfs.errors import FileSystemError, from_os_error
 from kvfs.store import TooHeavy
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened since the folder was opened, for people; counted without a lock."""
+
+    hits: int = 0
+    misses: int = 0
+    reconciles: int = 0
+    last_rebuild_at_s: float | None = None
+    last_rebuild_s: float | None = None
 
 
 class Folder:
@@ -33,11 +45,13 @@ class Folder:
             self.tree.close()
             raise
         self.synced_seq = -1
-        # When the writer's batch began, in the file system's own time; see `Grain.now_ns`.
-        self.begun_ns = 0
+        self.counts = Counts()
         self._tidy = False
+        # Whether there may be ops that are not in their files: then the writer must begin a batch first.
+        self.behind = True
         try:
-            self.grain = Grain(self.state.temporary)
+            device = os.fstat(self.state.temporary).st_dev
+            self.grain = Grain(self.state.temporary, apart=device != self.tree.identity[0])
         except OSError as exc:
             self.state.close()
             self.tree.close()
@@ -94,13 +108,9 @@ class Folder:
                     raise TooHeavy
                 if state.index.applied_seq < 0:
                     recovery.rebuild(state, self.tree, applied=applied)
-                elif state.index.applied_seq < seq:
+                elif state.index.applied_seq < seq or not self._tidy:
                     recovery.recover(state, self.tree)
-                elif not self._tidy:
-                    # A crash after the files were in place left nothing but this.
-                    clear(state.temporary)
-                self._tidy = True
-            self.begun_ns = self.grain.now_ns()
+                self._tidy, self.behind = True, False
         except (OSError, NoKey) as exc:
             state.rollback()
             raise FileSystemError(f"Cannot recover the folder's files: {exc}") from exc

@@ -11,6 +11,7 @@ damaged, or from before a power cut; also when that happens while it is open (`I
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +23,7 @@ import apsw
 from kvfs import sqlite
 from kvfs.directory.files import Signature
 from kvfs.directory.names import MAPPING_VERSION
-from kvfs.errors import KvfsError
+from kvfs.errors import KvfsError, from_os_error
 from kvfs.model import Entry
 from kvfs.sqlite import ReadPool, SqlValue, fetch, json_text
 from kvfs.store import StateChanged
@@ -57,6 +58,12 @@ _PUT: Final = "INSERT OR REPLACE INTO files VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
 _LIVE: Final = "(expire_ns IS NULL OR expire_ns > :now)"
 _OPEN_WAIT_S: Final = 5.0
 _MARKS: Final = ("version", "log_id", "boot_id")
+
+
+_LOG = logging.getLogger("kvfs.index")
+
+UNTRUSTED: Final = Signature(0, 0, 0, 0)
+"""What no folder has: its names must be read again."""
 
 
 class IndexLost(StateChanged):
@@ -106,11 +113,16 @@ class Index:
 
     def renew(self) -> None:
         """Begin anew, with what is at the path if it can be believed. The store's lock is held."""
+        _LOG.warning("the index %s is %s: it is made anew", self._path, "damaged" if self._lost else "gone")
+        damaged, self._lost = self._lost, True
         self.close()
-        if self._lost:
-            self._remove()
+        try:
+            if damaged:
+                self._remove()
+            self._open()
+        except OSError as exc:
+            raise from_os_error(exc, "make the index anew") from exc
         self._lost = False
-        self._open()
 
     # --- reading: any thread ---------------------------------------------------------------------------
 
@@ -161,9 +173,10 @@ class Index:
 
     def keys_below(self, folder: str) -> list[str]:
         """The keys whose files lie anywhere below this folder."""
+        if not folder:
+            return [row[0] for row in self._read("SELECT key FROM files")]
         rows = self._read(
-            "SELECT key FROM files"
-            " WHERE ?1 = '' OR folder = ?1 OR (folder > ?1 || '/' AND folder < ?1 || '0')",
+            "SELECT key FROM files WHERE folder = ?1 OR (folder > ?1 || '/' AND folder < ?1 || '0')",
             (folder,),
         )
         return [row[0] for row in rows]
@@ -211,8 +224,9 @@ class Index:
             self.applied_seq = applied_seq
 
     def rollback(self) -> None:
-        if self._writing.in_transaction:
-            with suppress(apsw.Error):
+        # Where it could not be made anew there is no connection to ask.
+        with suppress(apsw.Error):
+            if self._writing.in_transaction:
                 self._writing.execute("ROLLBACK")
 
     def clear(self) -> None:

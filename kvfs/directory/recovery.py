@@ -24,7 +24,7 @@ from typing import Final
 
 from kvfs import content_types
 from kvfs.directory import files
-from kvfs.directory.files import Found, Tree
+from kvfs.directory.files import Tree
 from kvfs.directory.names import NoKey, path_of
 from kvfs.directory.state import State, clear
 from kvfs.model import NS, Entry, FileValue, Op, OpType, Origin, Value, value_bytes, value_hash
@@ -47,11 +47,11 @@ def recover(state: State, tree: Tree) -> None:
                 _look_later(state, op)
             elif seen.holds(op):
                 if not _log_left_over(state, op, applied):
-                    _adopt(state, op, seen.found)
+                    _look_later(state, op)
             elif row is None and seen.empty:
                 # Nothing was there: the empty file only keeps the name, where there is no better way.
                 _redo(state, tree, op)
-            elif seen.signature == (None if row is None else row.signature):
+            elif not seen.taken and seen.sha256 == (None if row is None else row.entry.sha256):
                 _redo(state, tree, op)
             else:
                 _look_later(state, op)
@@ -72,13 +72,14 @@ def rebuild(state: State, tree: Tree, *, applied: int) -> None:
     _restore_folders(state, tree)
     durable = max(applied, state.durable_seq())
     fill_index(state)
+    power_was_lost = state.power_was_lost()
     for op in _last_ops(state, after=durable):
-        if op.origin is Origin.FILE:
+        if op.origin is Origin.FILE and not power_was_lost:
             continue
         with _Seen(tree, op.key) as seen:
             if seen.holds(op):
                 if not _log_left_over(state, op, durable):
-                    _adopt(state, op, seen.found)
+                    _look_later(state, op)
             elif seen.fell_back(op, state, durable=durable):
                 _redo(state, tree, op)
     clear(state.temporary)
@@ -209,14 +210,6 @@ def _restore_folders(state: State, tree: Tree) -> None:
                 tree.restore_folder(state.temporary, name)
 
 
-def _adopt(state: State, op: Op, found: Found | None) -> None:
-    """Know the key as the op left it, with the file that is there."""
-    if op.entry is None or found is None:
-        state.index.drop(op.key)
-    else:
-        state.index.put(op.entry, found.folder, found.signature)
-
-
 def _look_later(state: State, op: Op) -> None:
     """Know the key as the op left it; what its file says is for the next look to find."""
     if op.entry is None:
@@ -234,19 +227,15 @@ def _redo(state: State, tree: Tree, op: Op) -> None:
     try:
         if op.entry is None:
             tree.displace(op.key, name, state.temporary)
-            state.index.drop(op.key)
         elif value is not None:
             files.write_new(state.temporary, name, value)
             tree.place(op.key, name, state.temporary)
-            _adopt(state, op, tree.look(op.key))
-        else:
-            _look_later(state, op)
     except NoKey:
-        _look_later(state, op)
+        pass
     except OSError as exc:
         if exc.errno not in _FOR_GOOD:
             raise
-        _look_later(state, op)
+    _look_later(state, op)
     files.remove(state.temporary, name)
 
 

@@ -57,6 +57,11 @@ def scan(tree: Tree, index: Index, folders: list[str], mark: Mark, *, everything
         try:
             names = tree.names(components)
             now = tree.signatures(components, names.files) if everything and known else {}
+        except (FileNotFoundError, NotADirectoryError):
+            # It has gone in between.
+            waiting.append(path)
+            seen.discard(path)
+            continue
         except OSError as exc:
             raise from_os_error(exc, f"read the folder {path!r}") from exc
         start = f"{path}/" if path else ""
@@ -74,7 +79,7 @@ def scan(tree: Tree, index: Index, folders: list[str], mark: Mark, *, everything
             below = start + name
             if not is_ignored(name) and _is_utf8(name) and (everything or not index.knows_folder(below)):
                 waiting.append(below)
-    if everything:
+    if everything and "" in seen:
         for path in index.folders_of_keys():
             if path not in seen:
                 yield from index.keys_in(path)
@@ -84,7 +89,10 @@ def scan(tree: Tree, index: Index, folders: list[str], mark: Mark, *, everything
 
 
 def _signature(tree: Tree, path: str) -> Signature | None:
-    return tree.folder_signature(_components(path))
+    try:
+        return tree.folder_signature(_components(path))
+    except OSError as exc:
+        raise from_os_error(exc, f"look at the folder {path!r}") from exc
 
 
 def _is_utf8(name: str) -> bool:

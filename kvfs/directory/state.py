@@ -6,6 +6,7 @@
                 for one in a blob) and `kvfs_settings` (name, value)
 <table>.blobs/  durable: large values of the op-log, see `kvfs.blobs`
 <table>.index   disposable: see `kvfs.directory.index`
+<table>.oplog.damaged-<time>    a damaged op-log that was set aside, see `kvfs.directory.repair`
 <table>.lock    held by whoever is writing, from before the first look at a file until the index tells
                 of the last one; so of two processes on one folder only one writes at a time
 tmp/<table>/    files on their way to their places: on the file system of the keys, so beside the folder
@@ -22,7 +23,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -31,16 +32,19 @@ import apsw
 from kvfs import idempotency, sqlite
 from kvfs.blobs import Blobs
 from kvfs.directory import files
-from kvfs.directory.index import Index
+from kvfs.directory.index import Index, boot_id
 from kvfs.errors import DatabaseError, InvalidSqliteHeader, KvfsError, Overloaded, from_os_error
 from kvfs.model import Op, OpType, Value
 from kvfs.oplog import OpLog
 from kvfs.paths import STATE_DIR
 from kvfs.sqlite import ReadPool, fetch, sql_value, stored_value
 
-_LOG_NAME: Final = "files"
+LOG_NAME: Final = "files"
+ASIDE: Final = ".damaged-"
+SIDE_FILES: Final = ("-wal", "-shm")
 _NO_WRITING: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _HASH_CHARS: Final = 16
+_COPY_PAGES: Final = 4096
 
 _SCHEMA: Final = """
 CREATE TABLE kvfs_checkpoint (applied_seq INTEGER NOT NULL);
@@ -49,6 +53,8 @@ CREATE TABLE kvfs_redo (seq INTEGER PRIMARY KEY, value);
 CREATE TABLE kvfs_settings (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 INSERT INTO kvfs_settings VALUES ('baseline', 'pending');
 """
+
+_BOOT_ID: Final = "boot_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +89,29 @@ class Home:
         return os.path.join(self.path, f"{self.table}.index")
 
     @property
+    def cookies(self) -> str:
+        return self.temporary + ".cookies"
+
+    @property
     def lock(self) -> str:
         return os.path.join(self.path, f"{self.table}.lock")
 
+    def set_aside(self) -> list[str]:
+        """The paths of damaged op-logs that were set aside, the oldest first."""
+        try:
+            names = sorted(os.listdir(self.path))
+        except FileNotFoundError:
+            return []
+        beginning = f"{self.table}.oplog{ASIDE}"
+        return [
+            os.path.join(self.path, name)
+            for name in names
+            if name.startswith(beginning) and not name.endswith(SIDE_FILES)
+        ]
+
     def known(self) -> bool:
-        """Whether there is an op-log of the folder."""
-        return os.path.exists(self.log)
+        """Whether there is an op-log of the folder, or was one."""
+        return os.path.exists(self.log) or bool(self.set_aside())
 
 
 def open_state(home: Home) -> State:
@@ -106,9 +129,8 @@ def open_state(home: Home) -> State:
     try:
         elsewhere = Home(folder, os.path.join(folder, "tmp"), home.table)
         try:
-            for suffix in ("", "-wal"):
-                with suppress(FileNotFoundError):
-                    shutil.copyfile(home.log + suffix, elsewhere.log + suffix)
+            if os.path.exists(home.log):
+                _copy_log(home.log, elsewhere.log)
             return State(elsewhere, blobs=home.blobs, ephemeral=True)
         except OSError as exc:
             raise from_os_error(exc, f"read {home.path}") from exc
@@ -128,11 +150,12 @@ class State:
         self.home = home
         self.ephemeral = ephemeral
         self.blobs = Blobs(blobs or home.blobs)
-        self.log = OpLog(_LOG_NAME, self.blobs)
+        self.log = OpLog(LOG_NAME, self.blobs)
         self._lock = self.temporary = -1
         try:
             os.makedirs(home.path, exist_ok=True)
             os.makedirs(home.temporary, exist_ok=True)
+            _check_writable(home)
             self._lock = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             self.temporary = os.open(home.temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             # Opening changes what another process may be using.
@@ -146,6 +169,7 @@ class State:
             raise
         self.log_readers = ReadPool(home.log)
         try:
+            self._log_identity = _identity(home.log)
             self.log_id = self._open_log()
             self.index = Index(home.index, log_id=self.log_id)
         except BaseException:
@@ -174,15 +198,23 @@ class State:
         """Take the lock, begin in log and index. Raises `Overloaded` at once where another has it."""
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
+        except BlockingIOError as exc:
             raise Overloaded("Another program is writing to the folder", retry_after_s=1) from exc
+        except OSError as exc:
+            raise from_os_error(exc, "lock the folder") from exc
         try:
+            if self.replaced():
+                raise DatabaseError("The op-log was replaced; ask again, so that the new one is opened")
             with sqlite.errors("begin in the op-log"):
                 self._writing.execute("BEGIN IMMEDIATE")
             self.index.begin()
         except BaseException:
             self.rollback()
             raise
+
+    def replaced(self) -> bool:
+        """Whether another op-log is now where this one was opened."""
+        return _identity(self.home.log) != self._log_identity
 
     def renew_index(self) -> None:
         """Begin a new index, in place of one that is lost; between `begin`s."""
@@ -211,7 +243,8 @@ class State:
         if self._writing.in_transaction:
             self._writing.execute("ROLLBACK")
         self.index.rollback()
-        fcntl.flock(self._lock, fcntl.LOCK_UN)
+        with suppress(OSError):
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     # --- the log's own tables ----------------------------------------------------------------------------
 
@@ -245,10 +278,15 @@ class State:
         """The files of all ops up to there survive a power cut."""
         return cast(int, fetch(self._writing, "SELECT applied_seq FROM kvfs_checkpoint")[0][0])
 
+    def power_was_lost(self) -> bool:
+        """Whether the machine has been started anew since the last checkpoint."""
+        return self.setting(_BOOT_ID) != boot_id()
+
     def note_durable(self, seq: int) -> None:
         """The files of all ops up to `seq` are durable."""
         with sqlite.errors("note a checkpoint"):
             self._writing.execute("UPDATE kvfs_checkpoint SET applied_seq = max(applied_seq, ?)", (seq,))
+            self.put_setting(_BOOT_ID, boot_id())
             done = self._redo_blobs(f"seq <= {seq}")
             self._writing.execute("DELETE FROM kvfs_redo WHERE seq <= ?", (seq,))
             if done:
@@ -280,21 +318,22 @@ class State:
     # --- parts -------------------------------------------------------------------------------------------
 
     def _check_log(self) -> None:
-        """Refuse an empty file where an op-log was: a log is never begun anew in silence."""
-        with suppress(FileNotFoundError):
+        """Refuse to begin anew where an op-log was: that is never done in silence."""
+        try:
             if os.stat(self.home.log).st_size == 0 and os.path.exists(self.home.index):
                 raise _damaged(self.home, "it is empty")
+        except FileNotFoundError:
+            if self.home.set_aside():
+                raise _damaged(self.home, "it was set aside, and its repair was cut off") from None
 
     def _open_log(self) -> str:
         try:
             with sqlite.errors("open the op-log"):
                 log_id = self.log.log_id(self._writing)
                 if log_id is None:
-                    log_id = secrets.token_hex(8)
+                    log_id = new_log_id()
                     with self._writing:
-                        self.log.create(self._writing, log_id)
-                        self._writing.execute(_SCHEMA)
-                        self._writing.execute(idempotency.SCHEMA)
+                        make_log(self.log, self._writing, log_id)
                 return log_id
         except KvfsError as exc:
             if sqlite.is_damage(exc):
@@ -314,18 +353,66 @@ class State:
         self._lock = self.temporary = -1
 
 
+def new_log_id() -> str:
+    """An identity for an op-log."""
+    return secrets.token_hex(8)
+
+
+def make_log(log: OpLog, connection: apsw.Connection, log_id: str) -> None:
+    """Make an op-log with all its tables, inside the caller's transaction."""
+    log.create(connection, log_id)
+    connection.execute(_SCHEMA)
+    connection.execute("INSERT INTO kvfs_settings VALUES (?, ?)", (_BOOT_ID, boot_id()))
+    connection.execute(idempotency.SCHEMA)
+
+
+def _check_writable(home: Home) -> None:
+    """Raise PermissionError for what SQLite would open for reading alone, to fail at the first write."""
+    databases = [path + suffix for path in (home.log, home.index) for suffix in ("", *SIDE_FILES)]
+    for path in (home.path, home.temporary, *databases):
+        if os.path.exists(path) and not os.access(path, os.W_OK, effective_ids=True):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+
+
+def _copy_log(path: str, copy: str) -> None:
+    """Copy an op-log that we cannot write to, and others may be writing to. Raises OSError."""
+    with (
+        suppress(KvfsError, apsw.Error),
+        closing(sqlite.connect(path, readonly=True)) as source,
+        closing(apsw.Connection(copy)) as target,
+        target.backup("main", source, "main") as backup,
+    ):
+        while not backup.done:
+            backup.step(_COPY_PAGES)
+        return
+    # So SQLite says where it can make no side files; then nobody has it open, and files are all there is.
+    for suffix in ("", "-wal"):
+        with suppress(FileNotFoundError):
+            shutil.copyfile(path + suffix, copy + suffix)
+
+
 def clear(temporary: int) -> None:
     """Remove what a crash left among the temporary files. The lock is held."""
     for name in files.names_in(temporary):
         files.remove(temporary, name)
 
 
+def _identity(path: str) -> tuple[int, int] | None:
+    """What tells a file from another at the same path; None where there is none."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def _same_device(path: str, db: str) -> bool:
-    """Whether files can be renamed from one to the other; `path` is made if it is missing."""
-    with suppress(OSError):
-        os.makedirs(path, exist_ok=True)
-        return os.stat(path).st_dev == os.stat(db).st_dev
-    return False
+    """Whether files can be renamed from one to the other, as far as they are there."""
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    while not os.path.exists(db):
+        db = os.path.dirname(db)
+    return os.stat(path).st_dev == os.stat(db).st_dev
 
 
 def _damaged(home: Home, what: object) -> DatabaseError:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 from kvfs import idempotency, sqlite
 from kvfs.config import Config
@@ -20,12 +21,17 @@ from kvfs.directory import files
 from kvfs.directory.batch import Batch, close_value, read_file, upload
 from kvfs.directory.folder import Folder
 from kvfs.directory.index import IndexLost
+from kvfs.directory.looker import FolderLooker
 from kvfs.directory.names import Hidden, NoKey
 from kvfs.directory.reader import FolderReader
+from kvfs.directory.recorder import Recorder, RecorderStatus
+from kvfs.directory.recording import Recording
 from kvfs.directory.scan import changed_folders, scan
 from kvfs.directory.state import Home
+from kvfs.directory.survey import survey
 from kvfs.errors import FileSystemError, Overloaded, PathConflict, from_os_error
 from kvfs.model import Entry, FileValue, KeyState, Op, OpType, Value
+from kvfs.status import FolderStatus, Survey
 from kvfs.store import EmptyReader, Reader, Settle, StateChanged, TooHeavy, Unsettled
 from kvfs.valueops import missing
 
@@ -48,6 +54,8 @@ class DirectoryStore:
         # Guards the step from not being there to being there, which an upload may take too.
         self._opening = threading.Lock()
         self._folder: Folder | None = None
+        self._watching: _Watching | None = None
+        self._recording: Recording | None = None
         # What the writer is at: the writer's alone.
         self._light = False
         self._batch: Batch | None = None
@@ -62,6 +70,8 @@ class DirectoryStore:
             if os.path.isdir(self._path):
                 raise Unsettled(key)
             raise missing(expired=False)
+        if folder.behind:
+            raise Unsettled(key)
         try:
             row = folder.state.index.get(key)
         except IndexLost as exc:
@@ -83,6 +93,7 @@ class DirectoryStore:
         if row is None or row.signature != found.signature:
             close_value(found.value)
             raise Unsettled(key)
+        folder.counts.hits += 1
         if row.entry.expired(now_ns):
             close_value(found.value)
             raise missing(expired=True)
@@ -90,18 +101,27 @@ class DirectoryStore:
         return row.entry.with_value(found.value)
 
     def fetch(self, key: str, now_ns: int) -> Entry:
-        return self.get(key, now_ns)
+        try:
+            return self.get(key, now_ns)
+        except Unsettled:
+            if self._folder is not None:
+                self._folder.counts.misses += 1
+            raise
 
     @contextmanager
-    def reading(self, now_ns: int, deadline: float | None = None) -> Iterator[Reader]:
+    def reading(
+        self, now_ns: int, deadline: float | None = None, *, looked: Set[str] = frozenset()
+    ) -> Iterator[Reader]:
         folder = self._look()
         if folder is None:
             yield EmptyReader()
             return
         state = folder.state
+        if folder.behind:
+            raise Unsettled
         try:
             with state.index.reading(now_ns, deadline) as index, state.log_readers.snapshot(deadline) as log:
-                yield FolderReader(state.log, log, index, lambda key: read_file(folder, key))
+                yield FolderReader(state.log, log, index, lambda key: read_file(folder, key), looked)
         except IndexLost as exc:
             raise Unsettled from exc
 
@@ -112,10 +132,12 @@ class DirectoryStore:
         folder = self._look()
         if folder is None:
             return None
+        if folder.behind:
+            return _Restarting(lambda: self._scan(folder, prefix, now_ns, everything=everything))
         try:
             everything = everything or folder.new_rules() is not None
             folders = [""] if everything else changed_folders(folder.tree, folder.state.index, prefix)
-            due = bool(folder.state.index.due(now_ns, 1))
+            due = bool(_due(folder, now_ns, 1))
         except IndexLost:
             folders = [""]  # the writer makes the index anew before it goes through this
         except OSError as exc:
@@ -127,7 +149,7 @@ class DirectoryStore:
     def unsettled_among(self, keys: Sequence[str]) -> list[str]:
         folder = self._folder
         try:
-            return [] if folder is None else [key for key in keys if folder.changed(key)]
+            return [] if folder is None else [key for key in keys if folder.behind or folder.changed(key)]
         except IndexLost:
             return list(keys)
 
@@ -177,7 +199,7 @@ class DirectoryStore:
     def due(self, now_ns: int, limit: int) -> list[str]:
         folder = self._folder
         try:
-            return [] if folder is None else folder.state.index.due(now_ns, limit)
+            return [] if folder is None else _due(folder, now_ns, limit)
         except IndexLost:
             return []
 
@@ -186,7 +208,7 @@ class DirectoryStore:
         if folder is None or folder.state.ephemeral:
             return None
         try:
-            return folder.state.index.next_expiry()
+            return 0 if folder.behind else folder.state.index.next_expiry()
         except IndexLost:
             return 0  # what is lost is made anew by whoever comes next
 
@@ -249,8 +271,22 @@ class DirectoryStore:
             with sqlite.errors("note the baseline"):
                 self._there.state.put_setting("baseline", "done")
 
+    def survey(self) -> Survey:
+        folder = self._look()
+        try:
+            return Survey() if folder is None else survey(folder.tree)
+        except OSError as exc:
+            raise from_os_error(exc, "go through the folder") from exc
+
+    def note_rebuild(self, duration_s: float) -> None:
+        if self._folder is not None:
+            self._folder.counts.last_rebuild_at_s = time.time()
+            self._folder.counts.last_rebuild_s = duration_s
+
     def watch(self, settle: Settle, catch_up: Callable[[], None]) -> None:
-        return None
+        self._watching = _Watching(settle, catch_up)
+        if self._folder is not None:
+            self._begin_recording(self._folder)
 
     # --- being there -----------------------------------------------------------------------------------
 
@@ -275,9 +311,48 @@ class DirectoryStore:
             status = os.stat(self._path)
         except OSError:
             return self._folder is not None
-        return self._folder is None or (status.st_dev, status.st_ino) != self._folder.tree.identity
+        if self._folder is None or (status.st_dev, status.st_ino) != self._folder.tree.identity:
+            return True
+        return self._folder.state.replaced()
+
+    @property
+    def watching(self) -> bool:
+        return self._recording is not None
+
+    def status(self) -> FolderStatus:
+        folder, recording = self._folder, self._recording
+        if folder is None:
+            return FolderStatus(self._path, self.name)
+        try:
+            keys, folders = folder.state.index.counts()
+        except IndexLost:
+            keys = folders = 0
+        seen = None if recording is None else recording.status()
+        counts = folder.counts
+        return FolderStatus(
+            path=self._path,
+            table=self.name,
+            readonly=folder.state.ephemeral,
+            keys=keys,
+            folders=folders,
+            watcher=_watcher(recording, seen),
+            watcher_reason=None if seen is None else seen.reason,
+            events=0 if seen is None else seen.events,
+            restarts=0 if seen is None else seen.restarts,
+            pending=0 if seen is None else seen.pending,
+            scans=0 if seen is None else seen.scans,
+            last_scan_s=None if seen is None else seen.last_scan_s,
+            reconciles=counts.reconciles,
+            hits=counts.hits,
+            misses=counts.misses,
+            last_rebuild_at_s=counts.last_rebuild_at_s,
+            last_rebuild_s=counts.last_rebuild_s,
+            oplog_bytes=folder.state.log_bytes(),
+        )
 
     def close(self) -> None:
+        if self._recording is not None:
+            self._recording.close()
         if self._folder is not None:
             self._folder.close()
 
@@ -298,11 +373,29 @@ class DirectoryStore:
         with self._opening:
             if self._folder is None:
                 self._folder = Folder(self._db, self.name, self._config)
+                self._begin_recording(self._folder)
             return self._folder
+
+    def _begin_recording(self, folder: Folder) -> None:
+        watching = self._watching
+        if watching is None or self._recording is not None or folder.state.ephemeral:
+            return
+
+        def begin() -> Recorder:
+            return Recorder(
+                FolderLooker(folder),
+                watching.settle,
+                folder=self._path,
+                cookies=folder.state.home.cookies,
+                scan_interval_s=self._config.scan_interval_s,
+            )
+
+        new = folder.state.index.applied_seq < 0
+        self._recording = Recording(begin, watching.catch_up if new else None)
 
     def _scan(self, folder: Folder, prefix: str, now_ns: int, *, everything: bool) -> Iterator[str]:
         tree, index = folder.tree, folder.state.index
-        yield from index.due(now_ns, _DUE_AT_ONCE)
+        yield from _due(folder, now_ns, _DUE_AT_ONCE)
         rules = folder.new_rules()
         everything = everything or rules is not None
         folders = [""] if everything else changed_folders(tree, index, prefix)
@@ -313,6 +406,13 @@ class DirectoryStore:
     def _mark(self, path: str, signature: files.Signature | None) -> None:
         if self._batch is not None:
             self._batch.mark(path, signature)
+
+
+class _Watching(NamedTuple):
+    """What the recorder of a folder calls, as soon as the folder is there."""
+
+    settle: Settle
+    catch_up: Callable[[], None]
 
 
 class _Restarting(Iterator[str]):
@@ -330,3 +430,14 @@ class _Restarting(Iterator[str]):
         except IndexLost:
             self._inner = None
             raise
+
+
+def _due(folder: Folder, now_ns: int, limit: int) -> list[str]:
+    """Keys whose TTL has run out; where no file can be taken away, they stay as they are."""
+    return [] if folder.state.ephemeral else folder.state.index.due(now_ns, limit)
+
+
+def _watcher(recording: Recording | None, seen: RecorderStatus | None) -> str:
+    if recording is None:
+        return "off"
+    return "starting" if seen is None else seen.watcher

@@ -330,6 +330,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.tick()
         self.engine.close()
         self.open()
+        self.store.settle_all()
 
     # --- parts -------------------------------------------------------------------------------------------
 
@@ -432,6 +433,7 @@ class DirectoryMachine(StoreMachine):
         for file in (Path(self.db) / ".kvfs").glob(f"{TABLE}.index*"):
             file.unlink()
         self.open()
+        self.store.settle_all()
 
     # --- parts -------------------------------------------------------------------------------------------
 

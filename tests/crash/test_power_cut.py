@@ -298,7 +298,6 @@ def test_what_a_server_acknowledged_or_showed_survives_a_power_cut(
         server.kill()
 
 
-@pytest.mark.xfail(reason="recovery takes what the cut left of an edit for another edit", strict=True)
 def test_an_edit_that_was_shown_is_put_back_after_a_power_cut(place: Disk, tmp_path: Path) -> None:
     server = RebootedServer(tmp_path)
     folder = path_of(place.path, True)

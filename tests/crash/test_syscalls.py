@@ -131,12 +131,6 @@ def _digests(values: Mapping[str, bytes]) -> dict[str, str]:
     return {key: hashed(value).hex() for key, value in values.items()}
 
 
-UNFINISHED = "reads do not wait for what a crash, or a failed step, has left to be finished"
-LINKED = "the link that keeps what is displaced changes its ctime, so recovery takes it for edited"
-UNREADABLE = "a folder that cannot be read while all are gone through raises an OSError as it is"
-MOVED_AWAY = "a file that was to become a folder is cleared away with the temporary files"
-
-
 # --- kills -------------------------------------------------------------------------------------------
 
 
@@ -173,12 +167,12 @@ def test_a_write_that_is_killed_is_done_or_not_at_all(folders: Folders, act: str
 @pytest.mark.parametrize(
     "act",
     [
-        pytest.param("overwrite", marks=pytest.mark.xfail(reason=LINKED, strict=True)),
+        "overwrite",
         "new",
-        pytest.param("delete", marks=pytest.mark.xfail(reason=LINKED, strict=True)),
-        pytest.param("below", marks=pytest.mark.xfail(reason=MOVED_AWAY, strict=True)),
-        pytest.param("batch", marks=pytest.mark.xfail(reason=LINKED, strict=True)),
-        pytest.param("large", marks=pytest.mark.xfail(reason=LINKED, strict=True)),
+        "delete",
+        "below",
+        "batch",
+        "large",
     ],
 )
 def test_a_write_without_exchanges_that_is_killed_is_done_or_not_at_all(
@@ -189,7 +183,6 @@ def test_a_write_without_exchanges_that_is_killed_is_done_or_not_at_all(
     kill_everywhere(folders, "write", act, NO_EXCHANGE[0], everything=everything, gone=gone)
 
 
-@pytest.mark.xfail(reason=UNFINISHED, strict=True)
 @pytest.mark.parametrize("act", ["overwrite", "delete"])
 def test_the_first_read_after_a_kill_shows_what_was_committed(folders: Folders, act: str) -> None:
     folders.copy()
@@ -278,7 +271,6 @@ def test_a_write_whose_disk_fails_is_told_as_it_is(
     fail_everywhere(folders, "write", act, error, everything=everything)
 
 
-@pytest.mark.xfail(reason=UNFINISHED, strict=True)
 @pytest.mark.parametrize("act", ["overwrite", "delete"])
 def test_the_read_after_an_unknown_outcome_tells_what_it_was(folders: Folders, act: str) -> None:
     folders.copy()
@@ -291,8 +283,8 @@ def test_the_read_after_an_unknown_outcome_tells_what_it_was(folders: Folders, a
 @pytest.mark.parametrize(
     "phase",
     [
-        pytest.param("open", marks=pytest.mark.xfail(reason=UNREADABLE, strict=False)),
-        pytest.param("recover", marks=pytest.mark.xfail(reason=UNREADABLE, strict=False)),
+        "open",
+        "recover",
         "close",
     ],
 )

@@ -225,7 +225,6 @@ def test_a_rewrite_of_the_same_size_is_seen_at_once_where_clocks_are_coarse(coar
     rewrite(coarse_folder, 500)
 
 
-@pytest.mark.xfail(strict=False, reason="A list forgets the folders that cannot be believed yet")
 @pytest.mark.parametrize("edits", [150, pytest.param(5000, marks=pytest.mark.soak)])
 def test_after_any_edit_every_look_is_true_where_clocks_are_coarse(coarse_folder: Folder, edits: int) -> None:
     outsider = outsider_in(coarse_folder.root, coarse_folder.db / "spare", SEED)
@@ -405,7 +404,6 @@ def test_what_a_server_answers_while_others_edit_was_true_at_that_moment(site: S
     site.ask("GET").done()
 
 
-@pytest.mark.xfail(strict=False, reason="A list gives up while its keys go on changing")
 def test_what_is_listed_while_others_edit_was_true_at_that_moment(folder: Folder) -> None:
     def list_values(_: str) -> Mapping[str, bytes] | None:
         try:
@@ -463,23 +461,16 @@ def look_at_rewrites(folder: Folder, *, files: int, size: int, rounds: int) -> N
         assert others.wait(10) == 0
 
 
-@pytest.mark.xfail(
-    strict=False, reason="A write sets the times before it copies: a look meanwhile is believed"
-)
 def test_a_file_that_was_looked_at_while_it_changed_is_seen_when_it_rests(folder: Folder) -> None:
     look_at_rewrites(folder, files=1, size=200_000, rounds=150)
 
 
-@pytest.mark.xfail(strict=False, reason="Times are compared with a moment long after the look")
 def test_files_that_were_looked_at_while_they_changed_are_seen_where_clocks_are_coarse(
     coarse_folder: Folder,
 ) -> None:
     look_at_rewrites(coarse_folder, files=200, size=8, rounds=15)
 
 
-@pytest.mark.xfail(
-    strict=False, reason="A write sets the times before it copies: a look meanwhile is believed"
-)
 def test_a_large_write_that_was_looked_at_while_it_lasted_is_seen_when_it_is_done(folder: Folder) -> None:
     size = 15 << 20
     folder.store.set("k", bytes(size))

@@ -28,9 +28,6 @@ KEY: Final = "notes.txt"
 RECORD_S: Final = 15.0
 TOOL_S: Final = 20.0
 
-# Whether a server records what is done to the files without being asked for them.
-RECORDS_BY_ITSELF = False
-
 
 class Op(NamedTuple):
     """What the history says of an op."""
@@ -89,8 +86,6 @@ class Desk:
 
     def recorded(self) -> Mapping[str, list[Op]]:
         """Each key's history, as soon as it tells of everything that is in the files."""
-        if not RECORDS_BY_ITSELF:
-            self.listed()
         log: list[invariants.Logged] = []
 
         def whole() -> bool:

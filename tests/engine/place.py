@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -35,7 +36,7 @@ class Place:
         self.log_file = self.path / f".kvfs/{TABLE}.oplog" if directory else self.path
 
     def engine(self, *, config: Config | None = None, clock: Callable[[], int] = time.time_ns) -> Engine:
-        return Engine(Paths(str(self.home)), config=config, clock=clock)
+        return Engine(Paths(str(self.home)), config=replace(config or Config(), watch=False), clock=clock)
 
     @contextmanager
     def store(

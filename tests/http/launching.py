@@ -132,12 +132,12 @@ def serving(home: Path, *options: str, variables: Mapping[str, str] | None = Non
 
 
 def _passing(pid: int) -> Counter[str]:
-    """What a process has open, but for its databases: of these it may keep as many as it likes."""
+    """What a process has open, but for databases and watches: of these it may keep as many as it likes."""
     folder = f"/proc/{pid}/fd"
     found: Counter[str] = Counter()
     for name in os.listdir(folder):
         with suppress(FileNotFoundError):
             target = os.readlink(f"{folder}/{name}")
-            if not target.endswith(_DATABASES):
+            if not target.endswith(_DATABASES) and not target.startswith("anon_inode:"):
                 found[target] += 1
     return found

@@ -14,6 +14,7 @@ from tests import invariants
 from tests.http.wire import BASE, Answer, Connection, Endpoint, Headers, key_path, target_of
 
 TABLE = "things"
+_COOKIES = ".cookies"
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 
 
@@ -120,6 +121,8 @@ class Store:
     def _files(self) -> Iterator[tuple[str, bytes]]:
         """What lies on disk, by its path; with its content where it is a key's file."""
         for above, folders, names in os.walk(self.home):
+            if above.endswith(_COOKIES):
+                continue
             for name in names + [name for name in folders if os.path.islink(os.path.join(above, name))]:
                 path = Path(above, name)
                 key_file = self.directory and self.folder in path.parents

@@ -45,7 +45,9 @@ class FakeEngine:
     def lease_now(self, db: str, table: str | None) -> FakeLease | None:
         return self._lease() if self.open else None
 
-    def lease(self, db: str, table: str | None, *, create: bool = False) -> FakeLease:
+    def lease(
+        self, db: str, table: str | None, *, create: bool = False, first: Write | None = None
+    ) -> FakeLease:
         self.opened += 1
         assert self.may_open.wait(10)
         if self.error is not None:

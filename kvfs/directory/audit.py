@@ -1,0 +1,128 @@
+"""Looks whether an op-log is in itself as `kvfs.oplog` says: its order, its values, its blobs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+import apsw
+import orjson
+
+from kvfs.blobs import Blobs
+from kvfs.model import value_hash
+from kvfs.oplog import BLOB, GAP, OpLog
+from kvfs.sqlite import fetch, has_table, stored_value
+
+LOST: Final = "lost"
+"""The setting with the stretches of seqs that a repair could not keep, as JSON: [[first, last], …]."""
+
+_HASH_BYTES: Final = 32
+_SHOWN: Final = 5
+
+
+class Difference(NamedTuple):
+    """Something that is not as it must be. `kind` is a stable word; `path` can be shown as it is."""
+
+    kind: str
+    key: str | None
+    path: str | None
+    detail: str
+
+
+def damage(connection: apsw.Connection) -> str | None:
+    """What SQLite finds damaged in a database; None where it is whole."""
+    try:
+        found = [row[0] for row in connection.execute("PRAGMA integrity_check(100)")]
+    except apsw.Error as exc:
+        return str(exc)
+    return None if found == ["ok"] else "; ".join(found[:_SHOWN])
+
+
+def lost(connection: apsw.Connection) -> list[tuple[int, int]]:
+    """The stretches of seqs that a repair of the log could not keep."""
+    if not has_table(connection, "kvfs_settings"):
+        return []
+    rows = fetch(connection, "SELECT value FROM kvfs_settings WHERE name = ?", (LOST,))
+    return [(first, last) for first, last in orjson.loads(rows[0][0])] if rows else []
+
+
+def order(log: OpLog, connection: apsw.Connection) -> Iterator[Difference]:
+    """Ops that are missing, or not in their order."""
+    known = set(lost(connection))
+    last_seq = last_ns = 0
+    for seq, key, ts_ns in connection.execute(f"SELECT seq, key, ts_ns FROM {log.table} ORDER BY seq"):
+        if seq != last_seq + 1 and (last_seq + 1, seq - 1) not in known:
+            yield Difference("log-hole", None, None, f"no ops with seq {last_seq + 1} to {seq - 1}")
+        if ts_ns < last_ns:
+            yield Difference(
+                "log-disorder", key, None, f"seq {seq}: its time is before that of the one before"
+            )
+        last_seq, last_ns = seq, max(ts_ns, last_ns)
+    last_key, last_number, last_seq = None, 0, 0
+    sql = f"SELECT key, op_number, seq, flags FROM {log.table} ORDER BY key, op_number"
+    for key, number, seq, flags in connection.execute(sql):
+        if key != last_key:
+            last_key, last_number, last_seq = key, 0, 0
+        # A repair leaves a gap where it does not know what was before.
+        if number != last_number + 1 and not flags & GAP:
+            yield Difference("log-hole", key, None, f"op {number} comes after op {last_number}")
+        if seq <= last_seq:
+            yield Difference("log-disorder", key, None, f"op {number} has a lower seq than op {last_number}")
+        last_number, last_seq = number, seq
+
+
+def values(log: OpLog, connection: apsw.Connection) -> Iterator[Difference]:
+    """Values in the log whose size or hash is not what their ops say."""
+    sql = (
+        f"SELECT key, op_number, size, value_hash, value FROM {log.table}"
+        f" WHERE created_s IS NOT NULL AND NOT flags & {GAP | BLOB} ORDER BY seq"
+    )
+    for key, number, size, digest, value in connection.execute(sql):
+        if value is None:
+            yield Difference("value-wrong", key, None, f"op {number} has no value, and is no gap")
+            continue
+        data = stored_value(value)
+        if (len(data), value_hash(data)) != (size, digest):
+            yield Difference("value-wrong", key, None, f"op {number}: size or hash is not the value's")
+
+
+def blobs(
+    log: OpLog, connection: apsw.Connection, kept: Blobs, folder: str, *, full: bool
+) -> Iterator[Difference]:
+    """Blobs that are missing, wrong, half-made, or named by no op."""
+    named = dict(_named_blobs(log, connection))
+    for digest, (key, number, size) in named.items():
+        path = kept.path(digest)
+        shown = os.path.relpath(path, folder)
+        try:
+            found = os.stat(path).st_size
+        except OSError as exc:
+            yield Difference("blob-missing", key, shown, f"the value of op {number}: {exc.strerror}")
+            continue
+        if found != size:
+            yield Difference("blob-wrong", key, shown, f"op {number}: {found} bytes, where {size} should be")
+        elif full:
+            with kept.value(digest, size) as value:
+                if value_hash(value) != digest:
+                    yield Difference("blob-wrong", key, shown, f"op {number}: its hash is not the value's")
+    for digest in kept.kept():
+        if digest not in named:
+            shown = os.path.relpath(kept.path(digest), folder)
+            yield Difference("blob-extra", None, shown, "a blob that no op names")
+    for name in kept.unfinished():
+        yield Difference("leftover", None, name, "a blob that was not finished")
+
+
+def _named_blobs(log: OpLog, connection: apsw.Connection) -> Iterator[tuple[bytes, tuple[str, int, int]]]:
+    """(hash, (key, op number, size)) of the ops whose values are blobs, also only until files are durable."""
+    columns = "value_hash, key, op_number, size"
+    queries: Sequence[str] = [f"SELECT {columns} FROM {log.table} WHERE flags & {BLOB}"]
+    if has_table(connection, "kvfs_redo"):
+        redo = "SELECT seq FROM kvfs_redo WHERE value IS NULL"
+        queries = [f"SELECT {columns} FROM {log.table} WHERE seq IN ({redo})", *queries]
+    for sql in queries:
+        row: tuple[Any, ...]
+        for row in connection.execute(sql):
+            if isinstance(row[0], bytes) and len(row[0]) == _HASH_BYTES:
+                yield row[0], (row[1], row[2], row[3])

@@ -1,0 +1,90 @@
+"""What an engine tells of itself: what is open, how it fares, and what became of long work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseStatus:
+    """An open database file. `size_bytes` is with its write-ahead log."""
+
+    path: str
+    size_bytes: int
+    readonly: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FolderStatus:
+    """An open folder store.
+
+    `keys` and `folders` are what the index knows, each key being a file. `watcher` is "off", "starting",
+    "watching", "scanning" (there can be no events) or "failed", with a `watcher_reason`. `reconciles` counts
+    outside edits that were logged, `hits` and `misses` reads that the index could and could not answer. Times
+    are Unix seconds, durations seconds.
+    """
+
+    path: str
+    table: str
+    readonly: bool = False
+    keys: int = 0
+    folders: int = 0
+    watcher: str = "off"
+    watcher_reason: str | None = None
+    events: int = 0
+    restarts: int = 0
+    pending: int = 0
+    scans: int = 0
+    last_scan_s: float | None = None
+    reconciles: int = 0
+    hits: int = 0
+    misses: int = 0
+    last_rebuild_at_s: float | None = None
+    last_rebuild_s: float | None = None
+    oplog_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStatus:
+    """An open volume: how many use it now, how many writes wait, for how long nobody has used it."""
+
+    volume: DatabaseStatus | FolderStatus
+    users: int
+    queued: int
+    idle_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """All that is open, and why what could not be opened could not, by path."""
+
+    open: tuple[OpenStatus, ...]
+    failed: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What lies in a folder: how many `files` of keys, and how much is passed over, by the reason.
+
+    `examples` are some paths for each reason, escaped so that they can be shown.
+    """
+
+    files: int = 0
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    examples: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What a rebuild of a folder's index found.
+
+    `keys` are how many there are now, `changed` those whose files were not what the log said, `recorded`
+    the ops that were logged for that.
+    """
+
+    survey: Survey
+    keys: int
+    changed: int
+    recorded: int
+    duration_s: float
