@@ -40,7 +40,7 @@ from kvfs.model import (
 )
 from kvfs.pending import Pending
 from kvfs.status import Rebuilt
-from kvfs.store import Store, Unsettled
+from kvfs.store import Reader, Store, Unsettled
 from kvfs.writer import Batch, Writer
 
 T = TypeVar("T")
@@ -169,7 +169,8 @@ class Handle:
         """Forget a folder's index, and make it anew from the files; what is found changed is logged.
 
         Reads and writes go on meanwhile. At the deadline it ends: what it has recorded stays, and what it has
-        not looked at yet is looked at when it is asked for. Raises `InvalidParameters` for a table, which has no index.
+        not looked at yet is looked at when it is asked for. Raises `InvalidParameters` for a table, which
+        has no index.
         """
         if not self._store.directory:
             raise InvalidParameters("a table has no index to rebuild: only folders have one")
@@ -188,8 +189,7 @@ class Handle:
         duration_s = time.monotonic() - began
         self._store.note_rebuild(duration_s)
         tell(survey.files, survey.files)
-        with self._store.reading(self._clock(), deadline) as reader:
-            keys = reader.count("", None)
+        keys = self._look(lambda reader: reader.count("", None), deadline)
         return Rebuilt(survey, keys, changed, recorded, duration_s)
 
     def get_at(self, key: str, ts_ns: int, *, deadline: float | None = None) -> Entry:
@@ -200,8 +200,7 @@ class Handle:
         check_key(key)
         if self._store.unsettled_among([key]):
             self._settle(iter([key]), deadline)
-        with self._store.reading(self._clock(), deadline) as reader:
-            return timetravel.entry_at(reader, key, ts_ns)
+        return self._look(lambda reader: timetravel.entry_at(reader, key, ts_ns), deadline)
 
     def list_at(
         self,
@@ -214,10 +213,13 @@ class Handle:
     ) -> timetravel.PastKeys:
         """The keys under a prefix that there were at an instant, in byte order, from beyond `after`."""
         self._settle(self._store.scan(prefix, self._clock()), deadline)
-        with self._store.reading(self._clock(), deadline) as reader:
-            return timetravel.keys_at(
-                reader, ts_ns, prefix=prefix, after=after, limit=limit, cap=self._config.history_scan_cap
-            )
+        cap = self._config.history_scan_cap
+        return self._look(
+            lambda reader: timetravel.keys_at(
+                reader, ts_ns, prefix=prefix, after=after, limit=limit, cap=cap
+            ),
+            deadline,
+        )
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """All keys under a prefix, in byte order, page by page."""
@@ -361,6 +363,16 @@ class Handle:
         return self._store.next_expiry()
 
     # --- parts ------------------------------------------------------------------------------------------
+
+    def _look(self, read: Callable[[Reader], T], deadline: float | None) -> T:
+        """What `read` makes of one consistent look, when nothing is left that a crash has left undone."""
+        for _ in range(_LIST_ATTEMPTS):
+            try:
+                with self._store.reading(self._clock(), deadline) as reader:
+                    return read(reader)
+            except Unsettled as exc:
+                self._settle(iter(exc.keys), deadline)
+        raise Overloaded("The folder's index is lost again and again", retry_after_s=1)
 
     def _settle_soon(self, keys: Sequence[str]) -> Pending[bool]:
         looking = _Looking(iter(keys))

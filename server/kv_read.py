@@ -102,7 +102,7 @@ async def _entry(exchange: Exchange, handle: Handle, asked: _Asked) -> Entry:
         past = partial(handle.get_at, key, asked.at_ns, deadline=deadline)
         return await exchange.bridge.run(past, deadline)
     if asked.rebuild and handle.directory:
-        await exchange.bridge.run(partial(handle.settle_all, deadline=deadline), deadline)
+        await exchange.bridge.run(partial(handle.rebuild, deadline=deadline), deadline)
     return await exchange.bridge.run(partial(handle.get, key, deadline=deadline), deadline)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kvfs.listing import LIMIT_DEFAULT, LIMIT_MAX
-from server import batch, db, health, kv_read, kv_write, schemas
+from server import batch, db, health, kv_read, kv_write, maintenance, schemas
 from server.errors import JSON
 from server.exchange import Exchange
 from server.params import TIMEOUT_DEFAULT_S, TIMEOUT_MAX_S, TIMEOUT_MIN_S
@@ -459,6 +459,18 @@ ROUTES: Final[tuple[Route, ...]] = (
         errors=(*_ALWAYS, *_FINDING),
     ),
     Route(
+        "POST",
+        "/maintenance",
+        maintenance.maintenance,
+        name="maintenance",
+        tag="databases",
+        summary="Look after a store: `rebuild` makes a folder's index anew from its files",
+        params=_STORE,
+        body=BodySpec(JSON, "What to do.", schemas.MAINTENANCE_BODY),
+        answers=(Answer("Done", schema=schemas.MAINTENANCE),),
+        errors=(*_STORE_ERRORS, "STORAGE_FULL"),
+    ),
+    Route(
         "GET",
         "/health",
         health.health,
@@ -499,6 +511,5 @@ RESERVED: Final[tuple[tuple[str, str], ...]] = (
     ("GET", "/history"),
     ("GET", "/history/stats"),
     ("DELETE", "/history"),
-    ("POST", "/maintenance"),
 )
 """What the API has and this server not yet: no route, and no key either."""

@@ -246,6 +246,22 @@ CACHE: Final = shape(
     }
 )
 
+MAINTENANCE_BODY: Final = shape({"op": {"enum": ["rebuild"]}})
+
+MAINTENANCE: Final = shape(
+    {
+        "success": TRUE,
+        "op": STRING,
+        "duration_ms": NUMBER,
+        "files": INTEGER,
+        "keys": INTEGER,
+        "changed": INTEGER,
+        "recorded": INTEGER,
+        "ignored": {"type": "object", "additionalProperties": INTEGER},
+    },
+    optional=("files", "keys", "changed", "recorded", "ignored"),
+)
+
 HEALTH: Final = shape(
     {
         "status": {"enum": ["ok", "degraded"]},

@@ -13,7 +13,7 @@ from kvfs import content_types
 from kvfs.catalog import Listed
 from kvfs.listing import Page, Query
 from kvfs.model import NS, Entry, Outcome, WriteResult, value_bytes
-from kvfs.status import DatabaseStatus, EngineStatus, FolderStatus
+from kvfs.status import DatabaseStatus, EngineStatus, FolderStatus, Rebuilt
 from kvfs.timetravel import PastKeys
 from server.errors import JSON
 from server.reply import Reply
@@ -292,6 +292,17 @@ def _folder_form(folder: FolderStatus) -> Json:
         "last_rebuild": None if folder.last_rebuild_at_s is None else int(folder.last_rebuild_at_s),
         "last_rebuild_ms": _ms(folder.last_rebuild_s),
         "op_log_size": folder.oplog_bytes,
+    }
+
+
+def rebuilt_form(rebuilt: Rebuilt) -> Json:
+    survey = rebuilt.survey
+    return {
+        "files": survey.files,
+        "keys": rebuilt.keys,
+        "changed": rebuilt.changed,
+        "recorded": rebuilt.recorded,
+        "ignored": dict(survey.ignored),
     }
 
 

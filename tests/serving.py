@@ -19,6 +19,9 @@ _URL = re.compile(r"http://([0-9.]+):([0-9]+)")
 class ServerProcess:
     """`kvfs serve` on a free port, from `start` to `stop` or `kill`; may be started again.
 
+    It has few stores open at once: each folder that is watched takes one of the few inotify instances that a
+    user may have (`fs.inotify.max_user_instances`), and many servers run at once here.
+
     As a context manager it is started and stopped. What it says is kept in `log`.
     """
 
@@ -28,7 +31,7 @@ class ServerProcess:
         self.port = 0
         self._command = [
             sys.executable, "-m", "server", "serve", "--port", "0", "--data-dir", str(home / "data"),
-            "--allow-any-absolute-db-path", *options,
+            "--allow-any-absolute-db-path", "--max-open", "12", *options,
         ]  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
 

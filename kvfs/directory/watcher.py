@@ -38,6 +38,12 @@ _STEADY_S: Final = 60.0
 _FLAT_MIN_S: Final = 1.0
 
 
+_HINTS: Final = {
+    "os error 24": "there are too many inotify instances: raise fs.inotify.max_user_instances",
+    "watch limit": "raise fs.inotify.max_user_watches",
+}
+
+
 class WatcherState(enum.StrEnum):
     """What a watcher is at; `FAILED` until it begins anew, which it does by itself."""
 
@@ -124,7 +130,7 @@ class Watcher:
     def _fail(self, exc: BaseException) -> None:
         steady = self._ready_at is not None and time.monotonic() - self._ready_at > _STEADY_S
         self._pause_s = _PAUSE_MIN_S if steady else min(2 * self._pause_s, _PAUSE_MAX_S)
-        self.state, self.reason = WatcherState.FAILED, str(exc) or type(exc).__name__
+        self.state, self.reason = WatcherState.FAILED, _told(exc)
         if steady or not self._warned:
             self._warned = True
             expected = isinstance(exc, OSError | RuntimeError | _Broken)
@@ -288,3 +294,10 @@ def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:
         return False
+
+
+def _told(error: BaseException) -> str:
+    """What went wrong, and what can be done about it."""
+    text = str(error) or type(error).__name__
+    hint = next((hint for mark, hint in _HINTS.items() if mark in text), None)
+    return text if hint is None else f"{text}; {hint}"

@@ -105,6 +105,12 @@ class Store:
         elif self.db.exists():
             invariants.check_table(self.db)
 
+    def log(self) -> list[invariants.Logged]:
+        """The op-log, when everything is as it must be."""
+        if self.directory:
+            return invariants.check_folder(self.db, TABLE, strangers=self.strangers)
+        return invariants.check_table(self.db)[TABLE]
+
     def disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
