@@ -2,6 +2,9 @@
 
 A folder whose signature is what it was when its names were last read has the same names. So only folders
 that changed are read, and a look at an unchanged tree costs one lstat a folder.
+
+A folder that nobody may read keeps no other back: what was known of it stays, and who asks for a key in it
+is told.
 """
 
 from __future__ import annotations
@@ -9,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from kvfs.directory.files import Signature, Tree
-from kvfs.directory.index import Index
-from kvfs.directory.names import deepest_folder, is_ignored, key_of
+from kvfs.directory.index import UNTRUSTED, Index
+from kvfs.directory.names import deepest_folder, folder_prefix, key_of
 from kvfs.errors import from_os_error
 
 Mark = Callable[[str, Signature | None], None]
@@ -24,7 +27,7 @@ def changed_folders(tree: Tree, index: Index, prefix: str) -> list[str]:
         return []
     base = "/".join(components)
     known = index.folders(base)
-    changed = [path for path, signature in known if _signature(tree, path) != signature]
+    changed = [path for path, signature in known if _has_changed(tree, path, signature)]
     if not any(path == base for path, _ in known):
         changed.append(base)
     return changed
@@ -47,7 +50,11 @@ def scan(tree: Tree, index: Index, folders: list[str], mark: Mark, *, everything
         seen.add(path)
         components = _components(path)
         ignored = rules.against_folder(components) is not None
-        signature = None if ignored else _signature(tree, path)
+        try:
+            signature = None if ignored else _signature(tree, path)
+        except PermissionError:
+            mark(path, UNTRUSTED)
+            continue
         if signature is None:
             yield from index.keys_below(path)
             for below, _ in index.folders(path):
@@ -61,6 +68,9 @@ def scan(tree: Tree, index: Index, folders: list[str], mark: Mark, *, everything
             # It has gone in between.
             waiting.append(path)
             seen.discard(path)
+            continue
+        except PermissionError:
+            mark(path, UNTRUSTED)
             continue
         except OSError as exc:
             raise from_os_error(exc, f"read the folder {path!r}") from exc
@@ -77,11 +87,14 @@ def scan(tree: Tree, index: Index, folders: list[str], mark: Mark, *, everything
         mark(path, signature)
         for name in reversed(names.folders):
             below = start + name
-            if not is_ignored(name) and _is_utf8(name) and (everything or not index.knows_folder(below)):
+            # Where a key would be too long there is none, however deep the folders go on.
+            if folder_prefix([*components, name]) is None:
+                continue
+            if everything or not index.knows_folder(below):
                 waiting.append(below)
     if everything and "" in seen:
         for path in index.folders_of_keys():
-            if path not in seen:
+            if path not in seen and _may_look(tree, path):
                 yield from index.keys_in(path)
         for path, _ in index.folders(""):
             if path not in seen:
@@ -91,12 +104,25 @@ def scan(tree: Tree, index: Index, folders: list[str], mark: Mark, *, everything
 def _signature(tree: Tree, path: str) -> Signature | None:
     try:
         return tree.folder_signature(_components(path))
+    except PermissionError:
+        raise
     except OSError as exc:
         raise from_os_error(exc, f"look at the folder {path!r}") from exc
 
 
-def _is_utf8(name: str) -> bool:
-    return name.isascii() or not any("\udc80" <= char <= "\udcff" for char in name)
+def _has_changed(tree: Tree, path: str, signature: Signature) -> bool:
+    try:
+        return _signature(tree, path) != signature
+    except PermissionError:
+        return False
+
+
+def _may_look(tree: Tree, path: str) -> bool:
+    try:
+        _signature(tree, path)
+    except PermissionError:
+        return False
+    return True
 
 
 def _components(path: str) -> list[str]:

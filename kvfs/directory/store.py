@@ -149,7 +149,7 @@ class DirectoryStore:
     def unsettled_among(self, keys: Sequence[str]) -> list[str]:
         folder = self._folder
         try:
-            return [] if folder is None else [key for key in keys if folder.behind or folder.changed(key)]
+            return [] if folder is None else [key for key in keys if folder.behind or _changed(folder, key)]
         except IndexLost:
             return list(keys)
 
@@ -435,6 +435,14 @@ class _Restarting(Iterator[str]):
 def _due(folder: Folder, now_ns: int, limit: int) -> list[str]:
     """Keys whose TTL has run out; where no file can be taken away, they stay as they are."""
     return [] if folder.state.ephemeral else folder.state.index.due(now_ns, limit)
+
+
+def _changed(folder: Folder, key: str) -> bool:
+    """Whether a key's file is not what is known; not where nobody may look, and who asks for it is told."""
+    try:
+        return folder.changed(key)
+    except FileSystemError:
+        return False
 
 
 def _watcher(recording: Recording | None, seen: RecorderStatus | None) -> str:
