@@ -224,24 +224,36 @@ class _Check:
         return seen.count, keys, suspects
 
     def _heads(self) -> Iterator[Op]:
-        return iter(()) if self._log_at is None else self._log.heads(self._log_at)
+        if self._log_at is None:
+            return
+        try:
+            yield from self._log.heads(self._log_at)
+        except audit.UNREADABLE as exc:
+            # Each key that comes after is looked at by itself.
+            self._found("log-damaged", self._home.log, str(exc))
 
     def _rows(self) -> Iterator[Row]:
         if self._index_at is None:
             return
         reader = IndexReader(self._index_at, _EVER)
-        page = reader.page("", None, limit=_PAGE, offset=0, after=True)
-        while page:
-            yield from page
-            page = reader.page(page[-1].entry.key, None, limit=_PAGE, offset=0, after=True)
+        try:
+            page = reader.page("", None, limit=_PAGE, offset=0, after=True)
+            while page:
+                yield from page
+                page = reader.page(page[-1].entry.key, None, limit=_PAGE, offset=0, after=True)
+        except audit.UNREADABLE as exc:
+            self._found("index-damaged", self._home.index, str(exc))
 
     def _compare_again(self, key: str) -> list[Difference]:
         """What is different at a key, under the lock."""
         row = None
-        if self._index_at is not None:
-            found = IndexReader(self._index_at, _EVER).page(key, None, limit=1, offset=0, after=False)
-            row = found[0] if found and found[0].entry.key == key else None
-        op = None if self._log_at is None else self._log.facts(self._log_at, key)
+        try:
+            if self._index_at is not None:
+                found = IndexReader(self._index_at, _EVER).page(key, None, limit=1, offset=0, after=False)
+                row = found[0] if found and found[0].entry.key == key else None
+            op = None if self._log_at is None else self._log.facts(self._log_at, key)
+        except audit.UNREADABLE as exc:
+            return [Difference("log-damaged", key, None, f"it cannot be read: {exc}")]
         return list(self._compare(key, self._look(key), op, row))
 
     def _compare(self, key: str, file: _File, op: Op | None, row: Row | None) -> Iterator[Difference]:
@@ -310,18 +322,25 @@ class _Check:
         """Look whether the log is in order; how many ops it has."""
         if self._log_at is None:
             return 0
-        self._differences += audit.order(self._log, self._log_at)
-        if self._full:
-            self._differences += audit.values(self._log, self._log_at)
-        suspects = [*audit.blobs(self._log, self._log_at, self._blobs, self._db, full=self._full)]
+        try:
+            # Extended one by one: what was found before something cannot be read stays found.
+            self._differences.extend(audit.order(self._log, self._log_at))
+            if self._full:
+                self._differences.extend(audit.values(self._log, self._log_at))
+            self._check_blobs(self._log_at)
+        except audit.UNREADABLE as exc:
+            self._found("log-damaged", self._home.log, str(exc))
+        rows = fetch(self._log_at, f"SELECT count(*) FROM {self._log.table}")
+        return int(rows[0][0])
+
+    def _check_blobs(self, log_at: apsw.Connection) -> None:
+        suspects = [*audit.blobs(self._log, log_at, self._blobs, self._db, full=self._full)]
         if suspects:
             with self._locked():
-                there = [*audit.blobs(self._log, self._log_at, self._blobs, self._db, full=False)]
+                there = [*audit.blobs(self._log, log_at, self._blobs, self._db, full=False)]
             # What is in a blob never changes.
             spoilt = [each for each in suspects if each.kind == "blob-wrong" and each not in there]
             self._differences += [each for each in there if each in suspects] + spoilt
-        rows = fetch(self._log_at, f"SELECT count(*) FROM {self._log.table}")
-        return int(rows[0][0])
 
     def _check_index_is_up_to_date(self) -> None:
         if self._index_at is None or self._log_at is None:

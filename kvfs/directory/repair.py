@@ -32,6 +32,7 @@ import orjson
 from kvfs import sqlite
 from kvfs.blobs import Blobs
 from kvfs.directory import audit
+from kvfs.directory.audit import UNREADABLE
 from kvfs.directory.state import ASIDE, LOG_NAME, SIDE_FILES, Home, make_log, new_log_id
 from kvfs.errors import KvfsError, Overloaded, from_os_error
 from kvfs.model import NS, OpType, Origin, value_hash
@@ -41,11 +42,10 @@ from kvfs.sqlite import fetch, stored_value
 _LOCK_WAIT_S: Final = 30.0
 _LOCK_PAUSE_S: Final = 0.002
 _ROW_MIN_BYTES: Final = 40
+_TS_NS: Final = 5
 _UNKNOWN_HASH: Final = bytes(32)
 _UNKNOWN_TYPE: Final = "application/octet-stream"
 _HEADER_BYTES: Final = 100
-# What reading a damaged page can end in: an error of SQLite's, or text that is none.
-_UNREADABLE: Final = (apsw.Error, UnicodeDecodeError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +162,21 @@ class _Repair:
                 if damage is not None:
                     return damage
                 log_id = self._log.log_id(connection)
-                tail = 0 if log_id is None else self._log.tail(connection)[0]
+                tail = 0
+                if log_id is not None:
+                    tail = self._log.tail(connection)[0]
+                    # SQLite does not see a changed byte of a row.
+                    for row in connection.execute(f"SELECT * FROM {self._log.table}"):
+                        if not _is_sound(row):
+                            return f"seq {row[0]}: no op is like this, or its value is not"
+                    for each in audit.order(self._log, connection):
+                        if each.kind == "log-disorder":
+                            return each.detail
         except KvfsError as exc:
             if not sqlite.is_damage(exc):
                 raise
             return exc.message
-        except apsw.Error as exc:
+        except UNREADABLE as exc:
             return str(exc)
         applied = self._applied(log_id)
         if applied > tail:
@@ -176,7 +185,7 @@ class _Repair:
 
     def _applied(self, log_id: str | None) -> int:
         """Up to which seq the folder's index has the ops; of any log, where that cannot be read."""
-        with suppress(KvfsError, *_UNREADABLE), sqlite.untouched(self._home.index) as index:
+        with suppress(KvfsError, *UNREADABLE), sqlite.untouched(self._home.index) as index:
             meta = dict(fetch(index, "SELECT name, value FROM meta"))
             if log_id is None or meta.get("log_id") == log_id:
                 return int(meta["applied_seq"])
@@ -199,8 +208,7 @@ class _Repair:
                 old = self._opened(source)
                 if old is not None:
                     with closing(old):
-                        for row in self._rows(old, self._last_seq(old), lost):
-                            self._keep(new, row)
+                        self._keep_rows(old, new, lost)
                         missing = [op for op in self._indexed(old) if lost.has(op[0])]
                         checkpoint = _copy_rest(old, new)
                 kept = int(fetch(new, f"SELECT count(*) FROM {self._log.table}")[0][0])
@@ -241,7 +249,7 @@ class _Repair:
             connection = sqlite.connect(path, synchronous="OFF")
         except KvfsError:
             return None
-        with suppress(*_UNREADABLE):
+        with suppress(*UNREADABLE):
             connection.pragma("cell_size_check", 1)
             connection.execute(f"SELECT seq FROM {self._log.table} LIMIT 0")
             return connection
@@ -254,53 +262,60 @@ class _Repair:
         for direction in ("", "DESC"):
             # From both ends, to where it is damaged.
             sql = f"SELECT seq, key, op_number FROM {table} ORDER BY key {direction}, op_number {direction}"
-            with suppress(*_UNREADABLE):
+            with suppress(*UNREADABLE):
                 for seq, key, number in old.execute(sql):
                     if isinstance(key, str) and isinstance(number, int) and isinstance(seq, int):
                         yield seq, key, number
                 return
 
     def _last_seq(self, old: apsw.Connection) -> int:
-        """The seq up to which there may be ops."""
+        """The seq up to which there were ops, as far as that is known."""
         ends = [self._applied(None), max((seq for seq, _, _ in self._indexed(old)), default=0)]
         for sql in (
             f"SELECT max(seq) FROM {self._log.table}",
             "SELECT max(applied_seq) FROM kvfs_checkpoint",
         ):
-            with suppress(*_UNREADABLE):
+            with suppress(*UNREADABLE):
                 ends += [end for (end,) in fetch(old, sql) if isinstance(end, int)]
-        return max(ends) or os.path.getsize(os.path.join(self._copies, "oplog")) // _ROW_MIN_BYTES
+        return max(ends)
 
-    def _rows(self, old: apsw.Connection, last: int, lost: _Lost) -> Iterator[tuple[Any, ...]]:
-        """All rows that can be read, by halving what cannot be read at once."""
+    def _keep_rows(self, old: apsw.Connection, new: apsw.Connection, lost: _Lost) -> None:
+        """Keep all rows that can be read, and note which seqs cannot."""
+        last = self._last_seq(old)
+        done = 0
+        possible = os.path.getsize(os.path.join(self._copies, "oplog")) // _ROW_MIN_BYTES
+        for row in _in_order(self._rows(old, last or possible)):
+            if self._keep(new, row):
+                lost.add(done + 1, row[0] - 1)
+                done = row[0]
+        lost.add(done + 1, last)
+
+    def _rows(self, old: apsw.Connection, last: int) -> Iterator[tuple[Any, ...]]:
+        """All sound rows, in order, by halving what cannot be read at once."""
         sql = f"SELECT * FROM {self._log.table} WHERE seq BETWEEN ? AND ? ORDER BY seq"
         waiting = [(1, last)]
         while waiting:
             start, end = waiting.pop()
             try:
                 for row in old.execute(sql, (start, end)):
-                    lost.add(start, row[0] - 1)
                     start = row[0] + 1
                     if _is_sound(row):
                         yield row
-                    else:
-                        lost.add(row[0], row[0])
-                lost.add(start, end)
-            except _UNREADABLE:
-                if start >= end:
-                    lost.add(start, end)
-                else:
+            except UNREADABLE:
+                if start < end:
                     middle = (start + end) // 2
                     waiting += [(middle + 1, end), (start, middle)]
 
-    def _keep(self, new: apsw.Connection, row: tuple[Any, ...]) -> None:
+    def _keep(self, new: apsw.Connection, row: tuple[Any, ...]) -> bool:
+        """Log an op, if there is none of this number or seq; whether it was logged."""
         marks = ",".join("?" * len(row))
         new.execute(f"INSERT OR IGNORE INTO {self._log.table} VALUES ({marks})", row)
+        return new.changes() > 0
 
     def _facts(self) -> list[_Facts]:
         """What the folder's index knows of keys, in the order of their last change."""
         columns = ", ".join(_Facts._fields)
-        with suppress(KvfsError, *_UNREADABLE), sqlite.untouched(self._home.index) as index:
+        with suppress(KvfsError, *UNREADABLE), sqlite.untouched(self._home.index) as index:
             return [
                 _Facts(*row) for row in fetch(index, f"SELECT {columns} FROM files ORDER BY updated_s, key")
             ]
@@ -346,14 +361,13 @@ class _Repair:
         ts_ns = (before or after or [(0 if known is None else known.created_s * NS,)])[0][0]
         if known is None:
             known = _Facts(key, 0, _UNKNOWN_TYPE, ts_ns // NS, ts_ns // NS, None, number)
-        self._keep(
+        return self._keep(
             new,
             (
                 seq, key, number, OpType.SET, Origin.FILE, ts_ns, known.content_type, known.size,
                 _UNKNOWN_HASH, known.created_s, known.updated_s, known.expire_ns, None, GAP, None,
             ),
         )  # fmt: skip
-        return new.changes() > 0
 
 
 class _Lost:
@@ -401,6 +415,20 @@ class _Lost:
                 insort(self._stretches, part)
 
 
+def _in_order(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Rows without those whose times are not between their neighbours'."""
+    before = 0
+    row = next(rows, None)
+    while row is not None:
+        after = next(rows, None)
+        early = row[_TS_NS] < before
+        late = after is not None and row[_TS_NS] > after[_TS_NS] >= before
+        if not early and not late:
+            before = row[_TS_NS]
+            yield row
+        row = after
+
+
 def _is_sound(row: tuple[Any, ...]) -> bool:
     """Whether a row can be an op's: pages that were overwritten can read as anything."""
     (seq, key, number, op_type, origin, ts_ns, content_type, size, digest,
@@ -434,10 +462,10 @@ def _copy_rest(old: apsw.Connection, new: apsw.Connection) -> int | None:
         ("kvfs_idempotency", "idempotency_key, fingerprint, answer, expire_s"),
     ):
         marks = ",".join("?" for _ in columns.split(","))
-        with suppress(*_UNREADABLE):
+        with suppress(*UNREADABLE):
             for row in old.execute(f"SELECT {columns} FROM {table}"):
                 new.execute(f"INSERT OR REPLACE INTO {table} ({columns}) VALUES ({marks})", row)
-    with suppress(*_UNREADABLE):
+    with suppress(*UNREADABLE):
         rows = fetch(old, "SELECT applied_seq FROM kvfs_checkpoint")
         if rows and isinstance(rows[0][0], int):
             return rows[0][0]

@@ -293,6 +293,14 @@ def test_a_wrong_value_in_the_log_is_named_by_a_full_check(spoilt: Folder) -> No
     assert found(spoilt, full=True) == [("value-wrong", "a")]
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_text_in_the_log_that_is_none_is_named(spoilt: Folder, full: bool) -> None:
+    in_log(spoilt, "UPDATE kvfs_oplog_files SET content_type = CAST(x'ff' AS TEXT) WHERE seq = 2")
+    in_log(spoilt, "UPDATE kvfs_oplog_files SET value = CAST(x'ff' AS TEXT) WHERE seq = 3")
+    wrong_values = [("value-wrong", "..")] if full else []
+    assert found(spoilt, full=full) == [("log-damaged", None), ("log-damaged", "a/b"), *wrong_values]
+
+
 @pytest.mark.parametrize("size", [0, 100, 20_000])
 def test_a_damaged_log_is_named(spoilt: Folder, size: int) -> None:
     log = spoilt.home / "site.oplog"

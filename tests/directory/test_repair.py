@@ -145,6 +145,39 @@ def test_a_whole_log_is_left_alone(spoilt: Folder) -> None:
     )
 
 
+def test_a_value_or_a_time_that_changed_on_the_disk_is_not_kept(spoilt: Folder) -> None:
+    before = log_of(spoilt)
+    connection = apsw.Connection(str(spoilt.home / "site.oplog"))
+    connection.execute("UPDATE kvfs_oplog_files SET value = value || 'x' WHERE seq = 10")
+    connection.execute("UPDATE kvfs_oplog_files SET ts_ns = ts_ns + 1000000000000 WHERE seq = 20")
+    connection.execute("UPDATE kvfs_oplog_files SET ts_ns = 1 WHERE seq = 30")
+    connection.execute("UPDATE kvfs_oplog_files SET content_type = CAST(x'ff' AS TEXT) WHERE seq = 40")
+    connection.close()
+    said = rebuilt(spoilt)
+    assert said is not None
+    assert (said.kept, said.gaps, said.lost) == (179, 4, ())
+    after = log_of(spoilt)
+    changed = [is_now.seq for was, is_now in zip(before, after, strict=False) if was != is_now]
+    assert changed == [10, 20, 30, 40]
+    for seq in changed:
+        was, is_now = before[seq - 1], after[seq - 1]
+        assert (was.key, was.op_number) == (is_now.key, is_now.op_number)
+        assert is_now.flags == invariants.GAP
+
+
+def test_a_second_repair_keeps_what_the_first_one_kept(spoilt: Folder) -> None:
+    spoil_pages_in_the_middle(spoilt.home / "site.oplog")
+    first = rebuilt(spoilt)
+    kept = log_of(spoilt)
+    spoil_the_header(spoilt.home / "site.oplog")
+    second = rebuilt(spoilt)
+    assert first is not None
+    assert second is not None
+    assert second.set_aside != first.set_aside
+    assert second.kept == len(kept)
+    assert log_of(spoilt)[: len(kept)] == kept
+
+
 def test_a_folder_without_a_log_has_nothing_to_repair(folder: Folder) -> None:
     folder.write("a", b"1")
     assert repair(str(folder.db), TABLE) is None
