@@ -178,6 +178,8 @@ class SelfContained:
     def prefetch(self, keys: Sequence[str]) -> None:
         return None
 
+    read_only = False
+
     def check_writable(self) -> None:
         return None
 
@@ -265,6 +267,10 @@ class Store(Protocol):
 
     def next_expiry(self) -> int | None:
         """When the next TTL runs out, in Unix nanoseconds."""
+
+    @property
+    def read_only(self) -> bool:
+        """Whether entries cannot be changed: what runs out is not there any more, and no op takes it away."""
 
     def check_writable(self) -> None:
         """Raise `FileSystemError` or `DatabaseError` where nothing may be written."""

@@ -75,12 +75,14 @@ class Transaction:
             self._states[key] = state
         entry = state.entry
         if entry is not None and entry.expire_ns is not None and entry.expired(self._now()):
+            if self._store.read_only:
+                return state._replace(entry=None, expired=True)
             state = self._stage(key, state, _EXPIRED)
         return state
 
     def _log_what_was_done(self, key: str, state: KeyState, done: Change) -> KeyState:
         """Stage what somebody did to a key behind the server's back."""
-        if state.entry is not None and state.entry.expired(self._now()):
+        if state.entry is not None and state.entry.expired(self._now()) and not self._store.read_only:
             # Whatever was put there since must not go with what has run out.
             state = self._stage(key, state, _EXPIRED)
             if done.value is None:

@@ -206,8 +206,7 @@ class Batch:
         content_type = content_types.of_file(key, found.value)
         if known is not None and content_types.still_true(known.content_type, found.value):
             content_type = known.content_type
-        if not recorded:
-            assert isinstance(found.value, FileValue)
+        if not recorded and isinstance(found.value, FileValue):
             self._snapshots.append(found.value)
         edit = Change(
             OpType.SET,

@@ -174,8 +174,12 @@ class DirectoryStore:
             self._folder.begin(light=light)
             self._batch = Batch(self._folder, self._config, light=light)
 
+    @property
+    def read_only(self) -> bool:
+        return self._folder is not None and self._folder.state.ephemeral
+
     def check_writable(self) -> None:
-        if self._folder is not None and self._folder.state.ephemeral:
+        if self.read_only:
             raise FileSystemError(f"The folder {self._path} is read-only")
 
     def tail(self) -> tuple[int, int]:
