@@ -76,7 +76,10 @@ def check(folder: str, table: str | None, state_dir: str | None, *, full: bool, 
 def _tell_repaired(table: str, repaired: Repaired) -> None:
     click.echo(f"{table}: the op-log was damaged ({repaired.reason}); it is kept as {repaired.set_aside}")
     lost = ", ".join(f"{first} to {last}" if last > first else str(first) for first, last in repaired.lost)
-    click.echo(f"{table}: kept {repaired.kept} ops" + (f", lost those with seq {lost}" if lost else ""))
+    click.echo(
+        f"{table}: kept {repaired.kept} ops; {repaired.gaps} that are lost are known to be, and are gaps"
+        + (f"; nothing is known of those with seq {lost}" if lost else "")
+    )
 
 
 def _tell_rebuilt(table: str, rebuilt: Rebuilt) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
@@ -20,7 +23,9 @@ from kvfs.paths import Paths
 from tests import invariants, nasty
 from tests.directory.conftest import TABLE, UNWATCHED, Folder
 from tests.invariants import Logged
+from tests.serving import ROOT
 
+REPAIR = "import sys; from kvfs.directory.repair import repair; repair(sys.argv[1], 'site')"
 PAGE = 1024
 KEYS = 60
 
@@ -268,6 +273,42 @@ def test_a_repair_that_was_cut_off_between_its_renames_is_finished(spoilt: Folde
     assert again is not None
     assert (again.set_aside, again.kept) == (said.set_aside, said.kept)
     assert Path(said.set_aside + "-wal").stat().st_size == 5000
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace")
+def test_a_repair_that_is_killed_at_any_step_is_done_by_the_next_one(spoilt: Folder, tmp_path: Path) -> None:
+    spoil_pages_in_the_middle(spoilt.home / "site.oplog")
+    source, trace = tmp_path / "source", tmp_path / "trace"
+    spoilt.db.rename(source)
+    files = None
+    kept = set()
+    kills = 0
+    for call in ("rename", "fsync"):
+        for number in range(1, 20):
+            shutil.rmtree(spoilt.db, ignore_errors=True)
+            shutil.copytree(source, spoilt.db)
+            files = files or spoilt.files()
+            command = ["strace", "-f", "-o", str(trace), "-e", f"trace={call}"]
+            command += ["-e", f"inject={call}:signal=KILL:when={number}", sys.executable, "-c", REPAIR]
+            killed = subprocess.run([*command, str(spoilt.db)], cwd=ROOT, capture_output=True, text=True)
+            if "ptrace" in killed.stderr:
+                pytest.skip(f"cannot trace a process here: {killed.stderr}")
+            if killed.returncode == 0:
+                break
+            kills += 1
+            # Whatever a server finds then, it begins nothing anew.
+            with suppress(DatabaseError), kvfs.open(str(spoilt.db), TABLE, config=UNWATCHED) as store:
+                store.get("k1")
+            said = repair(str(spoilt.db), TABLE)
+            spoilt.store.rebuild()
+            spoilt.close()
+            assert spoilt.files() == files
+            assert differences(spoilt) == ()
+            assert len(list(spoilt.home.glob("site.oplog.damaged-*"))) == 1
+            if said is not None:
+                kept.add(said.kept)
+    assert kills > 5
+    assert len(kept) == 1
 
 
 def test_a_store_that_is_open_goes_over_to_the_new_log(tmp_path: Path) -> None:
