@@ -9,10 +9,11 @@ from typing import Final, NamedTuple
 from kvfs import content_types, sqlite
 from kvfs.config import Config
 from kvfs.directory import files, recovery
-from kvfs.directory.files import Found, Rights, Signature
 from kvfs.directory.folder import Folder
 from kvfs.directory.index import UNTRUSTED, IndexLost, Row
+from kvfs.directory.looks import Found, NearLooks, Rights, Signature
 from kvfs.directory.names import Hidden, NoKey, path_of
+from kvfs.directory.spelling import Spelling, check_apart
 from kvfs.errors import FileSystemError, KvfsError, Overloaded, PathConflict, StorageFull, from_os_error
 from kvfs.model import Change, Entry, FileValue, KeyState, Op, OpType, Origin, Value, value_hash
 from kvfs.store import TooHeavy
@@ -36,7 +37,9 @@ class Batch:
         self._state = folder.state
         self._config = config
         self._light = light
-        self._looks = files.NearLooks(folder.tree.root, folder.tree.rules())
+        self._looks = NearLooks(folder.tree.root, folder.tree.rules())
+        if folder.tree.spelling is not None:
+            self._looks.spelling = Spelling(brief=True)
         # From before the first look. With a fine clock it matters only for files that others write.
         self._now_ns = folder.grain.now_ns() if folder.grain.coarse else None
         self._prefetched: dict[str, tuple[Row | None, Op | None]] = {}
@@ -120,6 +123,8 @@ class Batch:
         self._placing = [op for op in self._final.values() if self._must_place(op)]
         self._folder.counts.reconciles += sum(op.origin is Origin.FILE for op in ops)
         try:
+            if tree.spelling is not None:
+                check_apart(path_of(op.key) for op in self._placing if op.entry is not None)
             for op in self._placing:
                 if op.entry is None or op.entry.value is None:
                     tree.check_removable(op.key)

@@ -31,8 +31,9 @@ from kvfs import sqlite
 from kvfs.blobs import Blobs
 from kvfs.directory import audit
 from kvfs.directory.audit import Difference
-from kvfs.directory.files import Signature, Tree
+from kvfs.directory.files import Tree
 from kvfs.directory.index import VERSION, IndexReader, Row
+from kvfs.directory.looks import Signature
 from kvfs.directory.names import NoKey, path_of
 from kvfs.directory.state import LOG_NAME, Home
 from kvfs.directory.survey import IGNORED, IGNORED_BY_RULE, UNREADABLE, shown_path, walk

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
-from kvfs.directory.files import Signature
+from kvfs.directory.looks import Signature
 
 LOOK_S: Final = 0.075
 QUIET_S: Final = 0.15

@@ -1,7 +1,6 @@
-"""A folder's files, reached through its own descriptors: one component at a time, no symlink ever followed.
+"""A folder's files, reached through its own descriptors: how they are put in place, moved and taken away.
 
-What is found at a key's path is its file, nothing, or something that is no key (`NoKey`): a symlink, a
-FIFO, a socket, a device. Such things are named, and neither opened nor changed.
+Besides, files of kvfs's own, which it makes on the way.
 """
 
 from __future__ import annotations
@@ -10,69 +9,36 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 from kvfs.directory import renames
-from kvfs.directory.ignore import Rules, RulesFile
-from kvfs.directory.names import OWN_VALUE, NoKey, path_of
+from kvfs.directory.ignore import RulesFile
+from kvfs.directory.looks import (
+    FOLDER,
+    READ,
+    Components,
+    Looks,
+    Rights,
+    Signature,
+    opened_folder,
+    regular,
+    status_at,
+    swap,
+)
+from kvfs.directory.names import OWN_VALUE, path_of
 from kvfs.directory.protection import check_place
-from kvfs.model import INLINE_MAX_BYTES, FileValue, Value
+from kvfs.directory.spelling import check_held
+from kvfs.model import FileValue, Value
 
-Components = Sequence[str]
-
-_FOLDER: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_MODE: Final = 0o666
 _FOLDER_MODE: Final = 0o777
-_READ_ATTEMPTS: Final = 10
 _RENAME_ATTEMPTS: Final = 100
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
-
-
-class Signature(NamedTuple):
-    """What tells that a file is as it was: any difference means that it may have changed."""
-
-    inode: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> Signature:
-        return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-    def moved(self, other: Signature) -> bool:
-        """Whether this is that file, at another name: a rename changes the ctime alone."""
-        return self[:3] == other[:3]
-
-
-class Rights(NamedTuple):
-    """Who may do what with a file."""
-
-    mode: int
-    owner: int
-    group: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> Rights:
-        return cls(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
-
-
-class Found(NamedTuple):
-    """A key's file: its signature, the folder it lies in (as a path from the root), its status, its value."""
-
-    signature: Signature
-    folder: str
-    status: os.stat_result
-    value: Value | None = None
-
-    @property
-    def rights(self) -> Rights:
-        return Rights.of(self.status)
 
 
 class Names(NamedTuple):
@@ -82,149 +48,11 @@ class Names(NamedTuple):
     folders: list[str]
 
 
-class Looks:
-    """Looking at keys' files below one folder, of which this borrows the descriptor.
-
-    `rules` is asked at each look what is ignored.
-    """
-
-    def __init__(self, root: int, rules: Callable[[], Rules]) -> None:
-        self.root = root
-        self.rules = rules
-
-    def look(self, key: str) -> Found | None:
-        """The key's file, without its value; None where there is none. Raises `NoKey`."""
-        components = path_of(key)
-        self.rules().check_file(components)
-        parent = self._enter(components[:-1])
-        if parent is None:
-            return None
-        try:
-            status = _status(parent, components[-1])
-            if status is not None and stat.S_ISDIR(status.st_mode):
-                self.rules().check_folder(components)
-                with _opened(components[-1], parent) as own:
-                    status = _status(own, OWN_VALUE)
-                components = (*components, OWN_VALUE)
-        finally:
-            self._leave(parent)
-        if status is None:
-            return None
-        _regular(status, key)
-        return Found(Signature.of(status), "/".join(components[:-1]), status)
-
-    def read(self, key: str) -> Found | None:
-        """The key's file with its value as it was under that signature; None where there is none.
-
-        A large value is a `FileValue` on the live file, which others may change. Raises `NoKey`.
-        """
-        for _ in range(_READ_ATTEMPTS):
-            opened = self._open(key)
-            if opened is None:
-                return None
-            fd, folder = opened
-            try:
-                status = _regular(os.fstat(fd), key)
-                before = Signature.of(status)
-                if before.size > INLINE_MAX_BYTES:
-                    fd, large = -1, FileValue(fd, before.size)
-                    return Found(before, folder, status, large)
-                value = os.read(fd, before.size + 1)
-                if len(value) == before.size and Signature.of(os.fstat(fd)) == before:
-                    return Found(before, folder, status, value)
-            finally:
-                if fd >= 0:
-                    os.close(fd)
-        raise OSError(errno.EAGAIN, "the file is changing all the time", key)
-
-    def _open(self, key: str) -> tuple[int, str] | None:
-        """A descriptor of the key's file, and the folder it lies in."""
-        components = path_of(key)
-        self.rules().check_file(components)
-        parent = self._enter(components[:-1])
-        if parent is None:
-            return None
-        name = components[-1]
-        try:
-            status = _status(parent, name)
-            if status is None:
-                return None
-            if not stat.S_ISDIR(status.st_mode):
-                _regular(status, key)
-                return os.open(name, _READ, dir_fd=parent), "/".join(components[:-1])
-            self.rules().check_folder(components)
-            with _opened(name, parent) as own:
-                status = _status(own, OWN_VALUE)
-                if status is None:
-                    return None
-                _regular(status, key)
-                return os.open(OWN_VALUE, _READ, dir_fd=own), "/".join(components)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        finally:
-            self._leave(parent)
-
-    def _enter(self, folder: Components) -> int | None:
-        """A descriptor of the folder in which a key's file lies, for `_leave`; None where there is none."""
-        fd = self.root
-        entered = False
-        try:
-            for depth, name in enumerate(folder, 1):
-                try:
-                    below = os.open(name, _FOLDER, dir_fd=fd)
-                except FileNotFoundError:
-                    return None
-                except NotADirectoryError:
-                    status = _status(fd, name)
-                    if status is not None:
-                        _regular(status, name)
-                        self.rules().check_file(folder[:depth])
-                    return None
-                fd = _swap(fd, below, self.root)
-            entered = True
-            return fd
-        finally:
-            if not entered:
-                _swap(fd, -1, self.root)
-
-    def _leave(self, fd: int) -> None:
-        _swap(fd, -1, self.root)
-
-
-class NearLooks(Looks):
-    """Looks at one key after another, for a thread and for a moment: the folder of the last one stays open.
-
-    So a folder that is moved away in that moment is still seen where it was.
-    """
-
-    def __init__(self, root: int, rules: Rules) -> None:
-        super().__init__(root, lambda: rules)
-        self._folder: Components = ()
-        self._fd = root
-
-    def close(self) -> None:
-        """Let go of the folder; idempotent."""
-        self._fd = _swap(self._fd, self.root, self.root)
-        self._folder = ()
-
-    def _enter(self, folder: Components) -> int | None:
-        if folder == self._folder:
-            return self._fd
-        fd = super()._enter(folder)
-        if fd is not None:
-            self.close()
-            self._fd, self._folder = fd, folder
-        return fd
-
-    def _leave(self, fd: int) -> None:
-        pass
-
-
 class Tree(Looks):
     """The files below one folder. Its descriptor stays open until `close`."""
 
     def __init__(self, path: str) -> None:
-        root = os.open(path, _FOLDER)
+        root = os.open(path, FOLDER)
         super().__init__(root, RulesFile(root, path).now)
         self.path = path
         status = os.fstat(self.root)
@@ -250,7 +78,7 @@ class Tree(Looks):
     def signatures(self, components: Components, names: Iterable[str]) -> dict[str, Signature]:
         """The signatures of files in a folder, without those that are not there."""
         with self.folder(components) as fd:
-            found = ((name, _status(fd, name)) for name in names)
+            found = ((name, status_at(fd, name)) for name in names)
             return {name: Signature.of(status) for name, status in found if status is not None}
 
     def names(self, components: Components) -> Names:
@@ -275,11 +103,11 @@ class Tree(Looks):
         fd = self.root
         try:
             for name in components:
-                below = os.open(name, _FOLDER, dir_fd=fd)
-                fd = _swap(fd, below, self.root)
+                below = os.open(name, FOLDER, dir_fd=fd)
+                fd = swap(fd, below, self.root)
             yield fd
         finally:
-            _swap(fd, -1, self.root)
+            swap(fd, -1, self.root)
 
     # --- changing --------------------------------------------------------------------------------------
 
@@ -304,9 +132,9 @@ class Tree(Looks):
         if folder is None:
             return None
         try:
-            status = _status(folder, name)
+            status = status_at(folder, name)
             if status is not None and stat.S_ISDIR(status.st_mode):
-                with _opened(name, folder) as own:
+                with opened_folder(name, folder) as own:
                     moved = _take(own, OWN_VALUE, temporary, store, key)
                 components = (*components, OWN_VALUE)
             else:
@@ -321,21 +149,23 @@ class Tree(Looks):
 
         Raises `NoKey` where something else is in their place, OSError where the file could not be put there.
         """
+        if self.spelling is not None:
+            check_held(store, components)
         fd = self.root
         try:
             for depth, name in enumerate(components[:-1], 1):
                 try:
-                    below = os.open(name, _FOLDER, dir_fd=fd)
+                    below = os.open(name, FOLDER, dir_fd=fd)
                 except FileNotFoundError:
                     _make_folder(fd, name)
-                    below = os.open(name, _FOLDER, dir_fd=fd)
+                    below = os.open(name, FOLDER, dir_fd=fd)
                 except NotADirectoryError:
                     _become_folder(fd, name, store, "/".join(components[:depth]))
-                    below = os.open(name, _FOLDER, dir_fd=fd)
-                fd = _swap(fd, below, self.root)
+                    below = os.open(name, FOLDER, dir_fd=fd)
+                fd = swap(fd, below, self.root)
             _check_place(fd, components)
         finally:
-            _swap(fd, -1, self.root)
+            swap(fd, -1, self.root)
 
     def sync_folders_of(self, key: str) -> None:
         """Make the names durable of all folders on the way to a key's file."""
@@ -345,13 +175,13 @@ class Tree(Looks):
             sync(fd, ".")
             for name in components:
                 try:
-                    below = os.open(name, _FOLDER, dir_fd=fd)
+                    below = os.open(name, FOLDER, dir_fd=fd)
                 except (FileNotFoundError, NotADirectoryError):
                     return
-                fd = _swap(fd, below, self.root)
+                fd = swap(fd, below, self.root)
                 sync(fd, ".")
         finally:
-            _swap(fd, -1, self.root)
+            swap(fd, -1, self.root)
 
     def check_removable(self, key: str) -> None:
         """Raise OSError where the key's file could not be taken away."""
@@ -370,9 +200,9 @@ class Tree(Looks):
         with opened(store, note) or FileValue(-1, 0) as written:
             components = os.fsdecode(written.read()).split("/")
         with self.folder(components[:-1]) as parent:
-            if _status(parent, components[-1]) is None:
+            if status_at(parent, components[-1]) is None:
                 for name in (staging, f"{staging}.file"):
-                    if _status(store, name) is not None:
+                    if status_at(store, name) is not None:
                         os.rename(name, components[-1], src_dir_fd=store, dst_dir_fd=parent)
                         break
         remove(store, note)
@@ -382,9 +212,9 @@ class Tree(Looks):
     def _place(self, components: Components, temporary: str, store: int, key: str) -> Signature | None:
         with self.folder(components[:-1]) as folder:
             name = components[-1]
-            status = _status(folder, name)
+            status = status_at(folder, name)
             if status is not None and stat.S_ISDIR(status.st_mode):
-                with _opened(name, folder) as own:
+                with opened_folder(name, folder) as own:
                     return _put(own, OWN_VALUE, temporary, store, key)
             return _put(folder, name, temporary, store, key)
 
@@ -449,13 +279,20 @@ def sync(folder: int, name: str) -> None:
 
 def nameless(folder: str) -> FileValue:
     """A new file without a name, open for writing; the caller closes it."""
-    return FileValue(os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), 0)
+    try:
+        return FileValue(os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), 0)
+    except OSError as exc:
+        if exc.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
+            raise
+    fd, path = tempfile.mkstemp(prefix="upload-", dir=folder)
+    os.unlink(path)
+    return FileValue(fd, 0)
 
 
 def opened(folder: int, name: str) -> FileValue | None:
     """What is in a file of our own, None where there is none; the caller closes it."""
     try:
-        fd = os.open(name, _READ, dir_fd=folder)
+        fd = os.open(name, READ, dir_fd=folder)
     except FileNotFoundError:
         return None
     return FileValue(fd, os.fstat(fd).st_size)
@@ -472,27 +309,27 @@ def names_in(folder: int) -> list[str]:
 
 def _put(folder: int, name: str, temporary: str, store: int, key: str) -> Signature | None:
     for _ in range(_RENAME_ATTEMPTS):
-        status = _status(folder, name)
+        status = status_at(folder, name)
         try:
             if status is None:
                 renames.rename_to_free(store, temporary, folder, name)
                 return None
-            _regular(status, key)
+            regular(status, key)
             return Signature.of(renames.exchange(store, temporary, folder, name))
         except FileExistsError:
             continue  # somebody made it in between
         except FileNotFoundError:
-            if _status(folder, name) is None and _status(store, temporary) is not None:
+            if status_at(folder, name) is None and status_at(store, temporary) is not None:
                 continue  # somebody removed it in between
             raise
     raise OSError(errno.EAGAIN, "the file is made and removed all the time", key)
 
 
 def _take(folder: int, name: str, temporary: str, store: int, key: str) -> Signature | None:
-    status = _status(folder, name)
+    status = status_at(folder, name)
     if status is None:
         return None
-    _regular(status, key)
+    regular(status, key)
     try:
         renames.rename_to_free(folder, name, store, temporary)
     except FileExistsError:
@@ -510,17 +347,19 @@ def _become_folder(parent: int, name: str, store: int, path: str) -> None:
     somebody puts in its place meanwhile becomes the value.
     """
     for _ in range(_RENAME_ATTEMPTS):
-        status = _status(parent, name)
+        status = status_at(parent, name)
         if status is None or stat.S_ISDIR(status.st_mode):
             return
-        _regular(status, name)
+        regular(status, name)
         staging = f"folder-{status.st_ino}"
         _make_folder(store, staging)
         try:
-            with _opened(staging, store) as staged:
-                os.link(name, OWN_VALUE, src_dir_fd=parent, dst_dir_fd=staged, follow_symlinks=False)
+            with opened_folder(staging, store) as staged:
+                linked = renames.link_or_copy(parent, name, staged, OWN_VALUE)
                 renames.exchange_for_folder(store, staging, parent, name, path)
-                if not os.path.samestat(os.stat(staging, dir_fd=store, follow_symlinks=False), status):
+                if not linked or not os.path.samestat(
+                    os.stat(staging, dir_fd=store, follow_symlinks=False), status
+                ):
                     renames.exchange(store, staging, staged, OWN_VALUE)
         except FileNotFoundError:
             remove(store, staging)
@@ -538,7 +377,7 @@ def remove(folder: int, name: str) -> None:
     try:
         os.unlink(name, dir_fd=folder)
     except IsADirectoryError:
-        with _opened(name, folder) as inside:
+        with opened_folder(name, folder) as inside:
             for below in names_in(inside):
                 remove(inside, below)
         os.rmdir(name, dir_fd=folder)
@@ -554,45 +393,5 @@ def _make_folder(parent: int, name: str) -> None:
 def _check_place(folder: int, components: Components) -> None:
     """Raise OSError where a key's file could not be put in place or taken away."""
     if check_place(folder, components[-1], components):
-        with _opened(components[-1], folder) as own:
+        with opened_folder(components[-1], folder) as own:
             check_place(own, OWN_VALUE, components)
-
-
-def _status(folder: int, name: str) -> os.stat_result | None:
-    try:
-        return os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-
-
-def _regular(status: os.stat_result, name: str) -> os.stat_result:
-    if stat.S_ISREG(status.st_mode):
-        return status
-    kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something that is no file")
-    raise NoKey(f"{name!r} is taken by {kind}, which is no key")
-
-
-_KINDS: Final = {
-    stat.S_IFLNK: "a symlink",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFBLK: "a block device",
-    stat.S_IFCHR: "a character device",
-    stat.S_IFDIR: "a folder",
-}
-
-
-@contextmanager
-def _opened(name: str, folder: int) -> Iterator[int]:
-    fd = os.open(name, _FOLDER, dir_fd=folder)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _swap(fd: int, other: int, root: int) -> int:
-    """Close a descriptor on the way down a path, unless it is the root's; the next one."""
-    if fd != root:
-        os.close(fd)
-    return other

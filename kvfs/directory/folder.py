@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from kvfs import sqlite
 from kvfs.config import Config
 from kvfs.directory import recovery
-from kvfs.directory.files import Signature, Tree
+from kvfs.directory.files import Tree
 from kvfs.directory.index import IndexLost, Row
+from kvfs.directory.looks import Signature
 from kvfs.directory.names import NoKey
 from kvfs.directory.racy import Grain
+from kvfs.directory.spelling import Spelling, is_odd
 from kvfs.directory.state import Home, open_state
 from kvfs.errors import FileSystemError, from_os_error
 from kvfs.store import TooHeavy
@@ -52,6 +54,9 @@ class Folder:
         try:
             device = os.fstat(self.state.temporary).st_dev
             self.grain = Grain(self.state.temporary, apart=device != self.tree.identity[0])
+            with self.state.locked():
+                if is_odd(self.tree.root, self.state.temporary, path):
+                    self.tree.spelling = Spelling()
         except OSError as exc:
             self.state.close()
             self.tree.close()

@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple, cast
 import apsw
 
 from kvfs import sqlite
-from kvfs.directory.files import Signature
+from kvfs.directory.looks import Signature
 from kvfs.directory.names import MAPPING_VERSION
 from kvfs.errors import KvfsError, from_os_error
 from kvfs.model import Entry

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kvfs.directory.debounce import Sight
-from kvfs.directory.files import Signature
 from kvfs.directory.folder import Folder
 from kvfs.directory.ignore import RULES
 from kvfs.directory.index import IndexLost
+from kvfs.directory.looks import Signature
 from kvfs.directory.names import is_ignored, key_of
 from kvfs.directory.scan import scan
 from kvfs.errors import FileSystemError

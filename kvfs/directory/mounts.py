@@ -13,17 +13,44 @@ _SHARED: Final = frozenset(
         "prl_fs", "pvfs2", "smb2", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs",
     }
 )  # fmt: skip
+_FOLDING: Final = frozenset(
+    {
+        "vfat",
+        "msdos",
+        "exfat",
+        "ntfs",
+        "ntfs3",
+        "fuse",
+        "fuseblk",
+        "hfs",
+        "hfsplus",
+        "cifs",
+        "smb3",
+        "9p",
+        "jfs",
+    }
+)
 
 
 def is_shared(path: str) -> bool:
     """Whether others may edit what is there unheard; False where that cannot be told."""
+    kind = _kind_at(path)
+    return kind is not None and raises_no_events(kind)
+
+
+def folds_names(path: str) -> bool:
+    """Whether the file system at a path may be one that cannot tell some names apart, by its type."""
+    kind = _kind_at(path)
+    return kind is not None and (kind in _FOLDING or kind.startswith("fuse."))
+
+
+def _kind_at(path: str) -> str | None:
     try:
         device = os.stat(path).st_dev
         with open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
-            kind = kind_of(file.read(), device)
+            return kind_of(file.read(), device)
     except OSError:
-        return False
-    return kind is not None and raises_no_events(kind)
+        return None
 
 
 def kind_of(mountinfo: str, device: int) -> str | None:

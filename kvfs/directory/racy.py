@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from kvfs.directory.files import Rights, Signature
+from kvfs.directory.looks import Rights, Signature
 from kvfs.model import NS
 
 _PROBE: Final = "clock"

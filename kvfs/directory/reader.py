@@ -6,8 +6,8 @@ from collections.abc import Callable, Set
 
 import apsw
 
-from kvfs.directory.files import Found, Signature
 from kvfs.directory.index import IndexReader, Row
+from kvfs.directory.looks import Found, Signature
 from kvfs.errors import FileSystemError, PathConflict
 from kvfs.model import Entry, FileValue, value_bytes, value_hash
 from kvfs.oplog import LogReader, OpLog

@@ -25,6 +25,7 @@ from typing import Final
 from kvfs import content_types
 from kvfs.directory import files
 from kvfs.directory.files import Tree
+from kvfs.directory.looks import Signature
 from kvfs.directory.names import NoKey, path_of
 from kvfs.directory.state import State, clear
 from kvfs.model import NS, Entry, FileValue, Op, OpType, Origin, Value, value_bytes, value_hash
@@ -134,7 +135,7 @@ class _Seen:
         self.sha256 = None if self._value is None else value_hash(self._value)
 
     @property
-    def signature(self) -> files.Signature | None:
+    def signature(self) -> Signature | None:
         return None if self.found is None else self.found.signature
 
     @property

@@ -69,6 +69,23 @@ def exchange_for_folder(from_folder: int, from_name: str, to_folder: int, to_nam
     os.unlink(note, dir_fd=from_folder)
 
 
+def link_or_copy(from_folder: int, from_name: str, to_folder: int, to_name: str) -> bool:
+    """Give a file a second name; where there are no hard links, copy it: False."""
+    try:
+        os.link(from_name, to_name, src_dir_fd=from_folder, dst_dir_fd=to_folder, follow_symlinks=False)
+        return True
+    except OSError as exc:
+        if exc.errno not in _NO_LINKS:
+            raise
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    held = os.open(from_name, flags, dir_fd=from_folder)
+    try:
+        _copy(held, to_folder, to_name)
+    finally:
+        os.close(held)
+    return False
+
+
 def _replace(from_folder: int, from_name: str, to_folder: int, to_name: str) -> os.stat_result:
     kept = from_name + ".displaced"
     held = os.open(to_name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=to_folder)

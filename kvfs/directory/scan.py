@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from kvfs.directory.files import Signature, Tree
+from kvfs.directory.files import Tree
 from kvfs.directory.index import UNTRUSTED, Index
+from kvfs.directory.looks import Signature
 from kvfs.directory.names import deepest_folder, folder_prefix, key_of
 from kvfs.errors import from_os_error
 

@@ -22,8 +22,8 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -218,9 +218,15 @@ class State:
 
     def renew_index(self) -> None:
         """Begin a new index, in place of one that is lost; between `begin`s."""
+        with self.locked():
+            self.index.renew()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from writing meanwhile; between `begin`s."""
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
-            self.index.renew()
+            yield
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 

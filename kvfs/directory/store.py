@@ -22,6 +22,7 @@ from kvfs.directory.batch import Batch, close_value, read_file, upload
 from kvfs.directory.folder import Folder
 from kvfs.directory.index import IndexLost
 from kvfs.directory.looker import FolderLooker
+from kvfs.directory.looks import Signature
 from kvfs.directory.names import Hidden, NoKey
 from kvfs.directory.reader import FolderReader
 from kvfs.directory.recorder import Recorder, RecorderStatus
@@ -407,7 +408,7 @@ class DirectoryStore:
         if rules is not None and self._batch is not None:
             self._batch.follow(rules)
 
-    def _mark(self, path: str, signature: files.Signature | None) -> None:
+    def _mark(self, path: str, signature: Signature | None) -> None:
         if self._batch is not None:
             self._batch.mark(path, signature)
 

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from kvfs.directory.files import Signature, Tree
+from kvfs.directory.files import Tree
+from kvfs.directory.looks import Signature
 from kvfs.directory.names import is_ignored, key_of
 from kvfs.status import Survey
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,30 @@ def disk(image: Path, place: Path, *, mkfs: list[str], mib: int, options: str = 
     place.mkdir()
     with _mounted(place, "-o", ",".join(filter(None, ["loop", options])), str(image), str(place)):
         yield place
+
+
+@contextmanager
+def folding(backing: Path, place: Path) -> Iterator[Path]:
+    """A file system that folds names, see `folding.py`."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        pytest.skip("only root can serve a file system, and only where there is FUSE")
+    backing.mkdir()
+    place.mkdir()
+    command = [sys.executable, str(Path(__file__).with_name("folding.py")), str(backing), str(place)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as serving:
+        assert serving.stdout is not None
+        assert serving.stderr is not None
+        if serving.stdout.readline() != "mounted\n":
+            pytest.skip(f"cannot serve a file system here: {serving.stderr.read().strip()}")
+        try:
+            yield place
+        finally:
+            subprocess.run(["umount", "--lazy", str(place)], check=True)
+            try:
+                serving.wait(10)
+            except subprocess.TimeoutExpired:
+                serving.kill()
+                raise
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from kvfs.directory.debounce import Sight
-from kvfs.directory.files import Signature, Tree
+from kvfs.directory.files import Tree
+from kvfs.directory.looks import Signature
 from kvfs.directory.names import NoKey, is_ignored, key_of
 from kvfs.directory.recorder import Recorder
 from kvfs.errors import Overloaded

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kvfs.directory.files import NearLooks, Tree
+from kvfs.directory.files import Tree
+from kvfs.directory.looks import NearLooks
 from kvfs.directory.names import NoKey
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kvfs.directory.debounce import ABSENT_S, LONGEST_S, LOOK_S, Debounce, Sight, Verdict
-from kvfs.directory.files import Signature
+from kvfs.directory.looks import Signature
 
 KEY = "key"
 STEP_S = 0.01
