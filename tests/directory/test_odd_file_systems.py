@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,30 +23,8 @@ NFD = unicodedata.normalize("NFD", "naïve")
 
 
 @pytest.fixture
-def casefold(tmp_path: Path) -> Iterator[Folder]:
-    """A folder on an ext4 that folds case below it."""
-    mkfs = ["mkfs.ext4", "-q", "-F", "-O", "casefold"]
-    with disk(tmp_path / "image", tmp_path / "disk", mkfs=mkfs, mib=16) as mount:
-        folder = Folder(mount / "db")
-        folder.root.mkdir()
-        done = subprocess.run(["chattr", "+F", str(folder.root)], capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"the kernel folds no case: {done.stderr.strip()}")
-        yield from checked(folder)
-
-
-@pytest.fixture
-def vfat(tmp_path: Path) -> Iterator[Folder]:
-    """A folder on a vfat."""
-    options = "iocharset=utf8"
-    mkfs = ["mkfs.vfat"]
-    with disk(tmp_path / "image", tmp_path / "disk", mkfs=mkfs, mib=32, options=options) as mount:
-        yield from checked(Folder(mount / "db"))
-
-
-@pytest.fixture
-def fuse(tmp_path: Path) -> Iterator[Folder]:
-    """A folder on a file system of our own that folds names."""
+def odd(tmp_path: Path) -> Iterator[Folder]:
+    """A folder on a file system of our own that folds names, and cannot hold all."""
     with folding(tmp_path / "backing", tmp_path / "mounted") as mount:
         yield from checked(Folder(mount / "db"))
 
@@ -60,19 +37,6 @@ def checked(folder: Folder) -> Iterator[Folder]:
         folder.check()
     finally:
         folder.close()
-
-
-@pytest.fixture(params=["casefold", "vfat", "fuse"])
-def odd(request: pytest.FixtureRequest) -> Folder:
-    folder: Folder = request.getfixturevalue(request.param)
-    return folder
-
-
-@pytest.fixture(params=["vfat", "fuse"])
-def picky(request: pytest.FixtureRequest) -> Folder:
-    """A folder that cannot hold all names either."""
-    folder: Folder = request.getfixturevalue(request.param)
-    return folder
 
 
 def test_a_key_of_another_spelling_is_not_there(odd: Folder) -> None:
@@ -142,35 +106,31 @@ def test_writes_of_all_kinds_work(odd: Folder) -> None:
     assert odd.value("theirs") == b"5"
 
 
-@pytest.mark.parametrize("name", ["casefold", "fuse"])
-def test_the_two_forms_of_a_letter_are_one_name_where_they_are_folded(
-    name: str, request: pytest.FixtureRequest
-) -> None:
-    folder: Folder = request.getfixturevalue(name)
-    folder.store.set(NFC, b"1")
+def test_the_two_forms_of_a_letter_are_one_name_where_they_are_folded(odd: Folder) -> None:
+    odd.store.set(NFC, b"1")
     with pytest.raises(KeyNotFound):
-        folder.store.get(NFD)
+        odd.store.get(NFD)
     with pytest.raises(PathConflict, match="cannot tell"):
-        folder.store.set(NFD, b"2")
-    assert folder.keys() == [NFC]
+        odd.store.set(NFD, b"2")
+    assert odd.keys() == [NFC]
 
 
 @pytest.mark.parametrize("key", ["a:b", "end.", "d:e/k", "d./k"])
-def test_a_name_that_cannot_be_held_is_refused_and_nothing_is_left(picky: Folder, key: str) -> None:
-    picky.store.set("k", b"1")
+def test_a_name_that_cannot_be_held_is_refused_and_nothing_is_left(odd: Folder, key: str) -> None:
+    odd.store.set("k", b"1")
     with pytest.raises(PathConflict, match="cannot hold the name"):
-        picky.store.set(key, b"x")
+        odd.store.set(key, b"x")
     with pytest.raises(KeyNotFound):
-        picky.store.get(key)
-    assert picky.files() == {"k": b"1"}
-    assert picky.keys() == ["k"]
-    assert len(picky.check()) == 1
+        odd.store.get(key)
+    assert odd.files() == {"k": b"1"}
+    assert odd.keys() == ["k"]
+    assert len(odd.check()) == 1
 
 
-def test_spelling_counts_on_a_read_only_mount(picky: Folder, tmp_path: Path) -> None:
-    picky.store.set("Foo", b"1")
+def test_spelling_counts_on_a_read_only_mount(odd: Folder, tmp_path: Path) -> None:
+    odd.store.set("Foo", b"1")
     with (
-        read_only(picky.db, tmp_path / "ro") as mount,
+        read_only(odd.db, tmp_path / "ro") as mount,
         Engine(Paths("/", any_absolute=True), config=UNWATCHED) as engine,
         engine.lease(str(mount), TABLE) as store,
     ):
