@@ -20,10 +20,11 @@ from kvfs.store import TooHeavy
 
 
 class _Seen(NamedTuple):
-    """A key's file as it was when it was looked at."""
+    """A key's file as it was when it was looked at; `fresh` if others may still have been writing to it."""
 
     found: Found | None
     sha256: bytes | None
+    fresh: bool = False
 
 
 _NOTHING: Final = _Seen(None, None)
@@ -203,7 +204,7 @@ class Batch:
             found = self._snapshot(found)
         assert found.value is not None
         digest = value_hash(found.value)
-        self._seen[key] = _Seen(found, digest)
+        self._seen[key] = _Seen(found, digest, fresh=True)
         if known is not None and known.sha256 == digest:
             self._rows.append((known, found))
             close_value(None if recorded else found.value)
@@ -295,13 +296,22 @@ class Batch:
             found = self._placed(op.key)
             # Whoever wrote to it since it is in place must be noticed at the next look.
             self._put_own(op.entry, found if found is not None and found.signature.moved(ours) else None)
-        expected = self._seen.get(op.key, _NOTHING).found
-        if (out is None) == (expected is None) and (
-            out is None or expected is None or out.moved(expected.signature)
-        ):
+        if self._expected(op.key, out, name):
             files.remove(store, name)
             return True
         return False
+
+    def _expected(self, key: str, out: Signature | None, name: str) -> bool:
+        """Whether what came out, and lies at `name` now, is what was looked at."""
+        seen = self._seen.get(key, _NOTHING)
+        if out is None or seen.found is None:
+            return out is seen.found
+        if not out.moved(seen.found.signature):
+            return False
+        if not seen.fresh:
+            return True
+        with files.opened(self._state.temporary, name) or FileValue(-1, 0) as displaced:
+            return value_hash(displaced) == seen.sha256
 
     def _placed(self, key: str) -> Found | None:
         """The file that is in place; None where it is hidden by now, which the next look will tell."""
