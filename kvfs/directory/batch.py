@@ -305,7 +305,7 @@ class Batch:
         """Whether what came out, and lies at `name` now, is what was looked at."""
         seen = self._seen.get(key, _NOTHING)
         if out is None or seen.found is None:
-            return out is seen.found
+            return out is None and seen.found is None
         if not out.moved(seen.found.signature):
             return False
         if not seen.fresh:
