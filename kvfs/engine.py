@@ -166,6 +166,8 @@ class Engine:
         # One lock a path: opening, closing and deleting a volume never overlap. Taken before `_lock`.
         self._path_locks: dict[str, threading.Lock] = {}
         self._closed = False
+        # Where watched folders were taken away: the reaper's alone.
+        self._vacant: dict[str, Location] = {}
         self._stop = threading.Event()
         self._reaper = threading.Thread(target=self._reap, name="kvfs-reaper", daemon=True)
         self._reaper.start()
@@ -445,18 +447,15 @@ class Engine:
             with self._lock:
                 volumes = list(self._volumes.values())
             for opened in volumes:
-                try:
+                with _tending(opened.key):
                     self._tend(
                         opened,
                         checkpoint=ticks % _CHECKPOINT_EVERY_TICKS == 0,
                         forget=ticks % _FORGET_EVERY_TICKS == 0,
                     )
-                except Overloaded:
-                    continue  # somebody else is at it, or it is being closed
-                except KvfsError as exc:
-                    _LOG.warning("cannot tend %s: %s", opened.key, exc.message)
-                except Exception:
-                    _LOG.exception("cannot tend %s", opened.key)
+            for key, location in list(self._vacant.items()):
+                with _tending(key):
+                    self._follow(key, location)
 
     def _tend(self, opened: _Open, *, checkpoint: bool, forget: bool) -> None:
         with self._lock:
@@ -480,7 +479,7 @@ class Engine:
                     self._released.notify_all()
         if opened.volume.watching:
             if opened.volume.replaced():
-                self._reopen(opened)
+                self._vacant[opened.key] = opened.location
             return
         idle_s = time.monotonic() - opened.used
         if idle_s > self.config.idle_close_s and not pending and not opened.writer.busy:
@@ -491,13 +490,33 @@ class Engine:
                     self._forget(opened)
                 opened.close()
 
-    def _reopen(self, opened: _Open) -> None:
-        """Watch what lies now where a watched volume was replaced."""
-        location = opened.location
-        with self._path_lock(opened.key):
-            if self._find(opened.key) is None and os.path.isdir(location.folder):
+    def _follow(self, key: str, location: Location) -> None:
+        """Watch what lies now where a watched folder was taken away, as soon as there is something.
+
+        It is not made again: whoever moves another one there would find it in the way.
+        """
+        del self._vacant[key]
+        with self._path_lock(key):
+            if self._find(key) is not None:
+                return
+            if os.path.isdir(location.folder):
                 lease = self._lease(location.path, location.table, location, create=False, deadline=None)
                 lease.release()
+            elif os.path.isdir(location.path):
+                self._vacant[key] = location
+
+
+@contextmanager
+def _tending(key: str) -> Iterator[None]:
+    """What fails in the reaper's thread is told, and tried again later."""
+    try:
+        yield
+    except Overloaded:
+        pass  # somebody else is at it, or it is being closed
+    except KvfsError as exc:
+        _LOG.warning("cannot tend %s: %s", key, exc.message)
+    except Exception:
+        _LOG.exception("cannot tend %s", key)
 
 
 def open_store(

@@ -108,7 +108,10 @@ class Index:
             status = os.stat(self._path)
         except OSError as exc:
             raise IndexLost from exc
-        if (status.st_dev, status.st_ino) != self._identity:
+        # SQLite goes on with an emptied file for as long as its write-ahead log has all pages.
+        if not status.st_size:
+            self._lost = True
+        if self._lost or (status.st_dev, status.st_ino) != self._identity:
             raise IndexLost
 
     def renew(self) -> None:
@@ -130,20 +133,21 @@ class Index:
         """What is known of a key."""
         self.check()
         pool = self.readers
-        connection = pool.take()
-        try:
-            rows = fetch(connection, f"SELECT {_ROW} FROM files WHERE key = ?", (key,))
-            return _row(rows[0]) if rows else None
-        except apsw.Error as exc:
-            raise self._translated(sqlite.translate(exc, "read the index")) from exc
-        finally:
-            pool.give_back(connection)
+        with self._errors("read the index"):
+            connection = pool.take()
+            try:
+                rows = fetch(connection, f"SELECT {_ROW} FROM files WHERE key = ?", (key,))
+            finally:
+                pool.give_back(connection)
+        return _row(rows[0]) if rows else None
 
     @contextmanager
     def reading(self, now_ns: int, deadline: float | None = None) -> Iterator[IndexReader]:
         """A consistent look; interrupted at `deadline` (monotonic seconds)."""
         self.check()
         with self._errors("read the index"), self.readers.snapshot(deadline) as connection:
+            # A new connection has opened whatever was at the path by then.
+            self.check()
             yield IndexReader(connection, now_ns)
 
     def folders(self, path: str) -> list[tuple[str, Signature]]:
@@ -346,11 +350,14 @@ class Index:
             raise translated from exc
 
     def _translated(self, error: KvfsError) -> KvfsError | IndexLost:
-        """`IndexLost` for what tells of a damaged index, which from now on is lost."""
+        """`IndexLost` for what tells of a damaged index, which is lost from now on, and for a lost one."""
         # SQLITE_ERROR: a table is not as ours are.
         if sqlite.is_damage(error) or error.details.get("sqlite_code") == apsw.SQLITE_ERROR:
             self._lost = True
-            return IndexLost()
+        try:
+            self.check()
+        except IndexLost as lost:
+            return lost
         return error
 
 

@@ -49,7 +49,9 @@ class FolderReader(LogReader):
         entries = [self._with_value(row) for row in rows]
         stale = [row.entry.key for row, entry in zip(rows, entries, strict=True) if entry is None]
         if stale:
-            raise Unsettled(*stale)
+            # All, the second time: others may go on writing to other keys each time, and what was looked at
+            # can be shown as it was then.
+            raise Unsettled(*(row.entry.key for row in rows) if self._looked else stale)
         return [entry for entry in entries if entry is not None]
 
     def count(self, start: str, end: str | None) -> int:
