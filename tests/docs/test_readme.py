@@ -1,8 +1,10 @@
 """The README's tour, word for word: each command runs, and prints what the README says it prints."""
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,11 +48,20 @@ def test_the_tour_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
     assert len(tour) > 10
     with ServerProcess(tmp_path, "--data-dir", str(tmp_path / "kvfs-data")) as server:
         script = "\n".join(f"{step.command}\necho; echo '{MARK}'" for step in tour)
-        script = script.replace("http://127.0.0.1:8080", f"http://{server.host}:{server.port}").replace(
-            "curl ", "curl --silent "
-        )
+        for text, here in (
+            ("http://127.0.0.1:8080", f"http://{server.host}:{server.port}"),
+            ("curl ", "curl --silent "),
+            (".venv/bin/kvfs ", f"{sys.executable} -m server "),
+        ):
+            script = script.replace(text, here)
         done = subprocess.run(
-            ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False
+            ["bash", "-c", script],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
         )
     printed = done.stdout.split(f"\n{MARK}\n")
     assert len(printed) == len(tour) + 1, done.stderr
