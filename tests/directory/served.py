@@ -35,7 +35,7 @@ class Folder:
         self.root = self.db / TABLE
         self.spare = home / "spare"
         self.root.mkdir(parents=True)
-        self.spare.mkdir()
+        self.spare.mkdir(parents=True)
 
     def write(self, path: str, value: bytes) -> None:
         """Write into the file, and make the folders above it."""
@@ -104,7 +104,7 @@ class Server(ServerProcess):
     """A server, and a client of its own, which asks for the folder store."""
 
     def __init__(self, home: Path, folder: Folder, *options: str) -> None:
-        home.mkdir(exist_ok=True)
+        home.mkdir(parents=True, exist_ok=True)
         super().__init__(home, "--scan-interval", "1", *options)
         self.folder = folder
         self._client: Client | None = None
