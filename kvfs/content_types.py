@@ -10,7 +10,7 @@ from typing import Final
 import orjson
 
 from kvfs.errors import InvalidParameters
-from kvfs.jsonpath import is_json
+from kvfs.jsonpath import is_json, starts_as_json
 from kvfs.model import FileValue, Value, value_bytes
 
 JSON: Final = "application/json"
@@ -22,6 +22,7 @@ _FORM: Final = "application/x-www-form-urlencoded"  # what curl --data says of a
 _SHAPE: Final = re.compile(r"[\x21-\x2e\x30-\x7e]+/[\x20-\x7e]+")
 _MAX_CHARS: Final = 255
 _CHUNK_BYTES: Final = 1 << 20
+_BEGINNING_BYTES: Final = 64
 
 _EXTENSIONS: Final = {
     ".csv": "text/csv; charset=utf-8",
@@ -100,11 +101,11 @@ def still_true(content_type: str, value: Value) -> bool:
 
 def is_text(value: Value) -> bool:
     """Whether a value is UTF-8."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         if isinstance(value, bytes):
-            decoder.decode(value, final=True)
+            value.decode()
             return True
+        decoder = codecs.getincrementaldecoder("utf-8")()
         for offset in range(0, value.size, _CHUNK_BYTES):
             decoder.decode(value.read(offset, _CHUNK_BYTES))
         decoder.decode(b"", final=True)
@@ -114,7 +115,9 @@ def is_text(value: Value) -> bool:
 
 
 def _is_json(value: Value) -> bool:
-    # JSON starts with one of few bytes, and most large values are not JSON.
-    if isinstance(value, FileValue) and value.read(0, 64).lstrip(b" \t\r\n")[:1] not in b'{["-0123456789tfn':
-        return False
+    # Most large values are not JSON, and need not be read whole to see it.
+    if isinstance(value, FileValue):
+        beginning = value.read(0, _BEGINNING_BYTES)
+        if beginning.strip() and not starts_as_json(beginning):
+            return False
     return is_json(value_bytes(value))

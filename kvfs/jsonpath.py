@@ -256,11 +256,19 @@ _STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _STRINGS: Final = re.compile(_STRING, re.DOTALL)
 _BRACKETS: Final = re.compile(_STRING + rb"|[\[\]{}]", re.DOTALL)
 _LEVELS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed bytes: one up, one down
+_FIRST_BYTES: Final = frozenset(bytes([byte]) for byte in b'{["-0123456789tfn')
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def starts_as_json(beginning: bytes) -> bool:
+    """Whether JSON can begin so: with one of few bytes, after white space; white space alone is none."""
+    return beginning.lstrip(_WHITE)[:1] in _FIRST_BYTES
 
 
 def is_json(document: bytes) -> bool:
     """Whether this is JSON as RFC 8259 has it, UTF-8 without a byte order mark, nested however deep."""
+    if not starts_as_json(document):
+        return False
     if len(document) <= _SMALL_BYTES:  # SQLite is faster with the large ones: it builds no objects
         try:
             orjson.loads(document)
