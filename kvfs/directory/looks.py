@@ -110,23 +110,26 @@ class Looks:
             opened = self._open(key)
             if opened is None:
                 return None
-            fd, folder = opened
+            fd, folder, status = opened
             try:
-                status = regular(os.fstat(fd), key)
                 before = Signature.of(status)
-                if before.size > INLINE_MAX_BYTES:
-                    fd, large = -1, FileValue(fd, before.size)
-                    return Found(before, folder, status, large)
-                value = os.read(fd, before.size + 1)
-                if len(value) == before.size and Signature.of(os.fstat(fd)) == before:
+                large = before.size > INLINE_MAX_BYTES
+                value = b"" if large else os.read(fd, before.size + 1)
+                # What is open is what was looked at before, and has not changed since.
+                if Signature.of(os.fstat(fd)) != before:
+                    continue
+                if large:
+                    fd, whole = -1, FileValue(fd, before.size)
+                    return Found(before, folder, status, whole)
+                if len(value) == before.size:
                     return Found(before, folder, status, value)
             finally:
                 if fd >= 0:
                     os.close(fd)
         raise OSError(errno.EAGAIN, "the file is changing all the time", key)
 
-    def _open(self, key: str) -> tuple[int, str] | None:
-        """A descriptor of the key's file, and the folder it lies in."""
+    def _open(self, key: str) -> tuple[int, str, os.stat_result] | None:
+        """A descriptor of the key's file, the folder it lies in, and what its status was before."""
         components = path_of(key)
         self.rules().check_file(components)
         parent = self._enter(components[:-1])
@@ -139,14 +142,14 @@ class Looks:
                 return None
             if not stat.S_ISDIR(status.st_mode):
                 regular(status, key)
-                return os.open(name, READ, dir_fd=parent), "/".join(components[:-1])
+                return os.open(name, READ, dir_fd=parent), "/".join(components[:-1]), status
             self.rules().check_folder(components)
             with opened_folder(name, parent) as own:
                 status = self._status(own, OWN_VALUE)
                 if status is None:
                     return None
                 regular(status, key)
-                return os.open(OWN_VALUE, READ, dir_fd=own), "/".join(components)
+                return os.open(OWN_VALUE, READ, dir_fd=own), "/".join(components), status
         except (FileNotFoundError, NotADirectoryError):
             return None
         finally:
