@@ -343,6 +343,10 @@ class Index:
             yield
         except apsw.Error as exc:
             raise self._translated(sqlite.translate(exc, doing)) from exc
+        except UnicodeDecodeError as exc:
+            # What lies there now was not written by us.
+            self._lost = True
+            raise IndexLost from exc
         except KvfsError as exc:
             translated = self._translated(exc)
             if translated is exc:

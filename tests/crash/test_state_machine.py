@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -18,18 +19,19 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from kvfs.directory.names import own_value_path, path_of
 from tests.contract.driver import Got, Item, refused
 from tests.crash.aftermath import counted_once
-from tests.crash.load import Ack, Acknowledged, digest_of
+from tests.crash.load import COUNTER, Ack, Acknowledged, digest_of
 from tests.directory.served import Folder, Server, load
 from tests.invariants import Logged, hashed
 
 KEYS = ["a", "a/b", "a/b/c", "a/b.json", "b", "b/x", "c.json", "d//e", "..", "x~", "n" * 150 + "é" * 80]
 BRIEF = "brief"
 BRIEF_S = 1
+OTHERS = re.compile(rf"w\d/|{BRIEF}$|{COUNTER}$")
 LARGE = b"large" * 60_000
 SECOND_NS = 1_000_000_000
 
@@ -57,13 +59,14 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            self.compare()
-            self.server.stop()
-            self.server.start()
-            self.compare()
-            self.nothing_is_lost()
-            self.server.stop()
-            self.nothing_is_lost()
+            if self.server.is_up:  # else it is a failure that ends this
+                self.compare()
+                self.server.stop()
+                self.server.start()
+                self.compare()
+                self.nothing_is_lost()
+                self.server.stop()
+                self.nothing_is_lost()
         finally:
             self.server.kill()
             self.folder.delete()
@@ -72,10 +75,8 @@ class Machine(RuleBasedStateMachine):
 
     def compare(self) -> None:
         """A list, and the files, say what the model says."""
-        listed = self.server.listed()
-        assert {key: value for key, value in listed.items() if key in KEYS} == self.values
-        files = self.folder.values()
-        assert {key: value for key, value in files.items() if key in KEYS} == self.values
+        for values in (self.server.listed(), self.folder.values()):
+            assert {key: value for key, value in values.items() if not OTHERS.match(key)} == self.values
 
     def nothing_is_lost(self) -> None:
         """Files, index and op-log agree, and what was told is in them. All edits were looked at."""
@@ -99,6 +100,12 @@ class Machine(RuleBasedStateMachine):
             del self.values[key]
         else:
             self.values[key] = value
+
+    @initialize(keys=st.sets(some_keys, max_size=6), value=some_values)
+    def some_are_there(self, keys: set[str], value: bytes) -> None:
+        for key in sorted(keys):
+            self.edit(key, "in place")
+            self.put(key, value, history=True, ttl=None)
 
     # --- requests ----------------------------------------------------------------------------------------
 

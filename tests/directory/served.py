@@ -219,4 +219,5 @@ def load(acknowledged: Acknowledged, seed: int, *servers: Server) -> Iterator[Lo
         stop.set()
         for thread in threads:
             thread.join()
-    assert under_way.failures == []
+    for failure in under_way.failures:
+        raise failure
