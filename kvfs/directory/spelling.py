@@ -148,6 +148,8 @@ class _Trial:
             _PROBE_FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._temporary
         )
         try:
+            # A process that was killed here may have left its own.
+            self._clear()
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             os.close(os.open(self._name, flags, 0o600, dir_fd=self._folder))
         except BaseException:
@@ -157,11 +159,14 @@ class _Trial:
 
     def __exit__(self, *_exc: object) -> None:
         with suppress(OSError):
-            for name in os.listdir(self._folder):
-                os.unlink(name, dir_fd=self._folder)
+            self._clear()
         os.close(self._folder)
         with suppress(OSError):
             os.rmdir(_PROBE_FOLDER, dir_fd=self._temporary)
+
+    def _clear(self) -> None:
+        for name in os.listdir(self._folder):
+            os.unlink(name, dir_fd=self._folder)
 
 
 def _listed(folder: int) -> list[str]:

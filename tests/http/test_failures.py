@@ -328,6 +328,7 @@ def test_a_damaged_op_log_is_500_and_the_files_stay(
         refused(answer, 500, "DATABASE_ERROR")
     assert (other / TABLE / "k").read_bytes() == b"1"
     assert folder.get("k") == b"1"
+    shutil.rmtree(other)
 
 
 def test_a_store_that_the_server_may_not_write_beside_is_never_written(tmp_path: Path) -> None:
