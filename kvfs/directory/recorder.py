@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from typing import Final, Protocol
 
@@ -48,6 +49,10 @@ _SCAN_SHARE: Final = 0.01
 _BLIND_SCAN_SHARE: Final = 0.05
 _WANTED_SCAN_SHARE: Final = 0.3
 _JITTER: Final = 0.1
+
+# Making, writing and closing a file are events each, and what belongs to them is not told apart.
+_EVENTS_A_FILE: Final = 8
+_QUEUE_LENGTH: Final = 16_384
 
 _LATE_NS: Final = 2 * NS
 _DEAF_RESTART_S: Final = 300.0
@@ -157,6 +162,9 @@ class Recorder:
     def _on_changed(self, paths: Collection[str]) -> None:
         with self._wake:
             self._paths.update(paths)
+            if len(paths) >= _queue_length() // _EVENTS_A_FILE:
+                # The kernel may have had no room for what came after, and drops that in silence.
+                self._lost = True
             if len(self._paths) > _PENDING_MAX:
                 self._paths.clear()
                 self._flooded = True
@@ -448,3 +456,13 @@ def _is_folder(path: str) -> bool:
         return stat.S_ISDIR(os.lstat(path).st_mode)
     except OSError:
         return False
+
+
+@cache
+def _queue_length() -> int:
+    """How many events the kernel keeps until they are read."""
+    try:
+        with open("/proc/sys/fs/inotify/max_queued_events", encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return _QUEUE_LENGTH
