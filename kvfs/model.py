@@ -173,6 +173,13 @@ class Entry(NamedTuple):
     def expired(self, now_ns: int) -> bool:
         return self.expire_ns is not None and self.expire_ns <= now_ns
 
+    def ttl_left_s(self, at_ns: int) -> int | None:
+        """What is left of its TTL at an instant, in whole seconds, rounded up; None without one."""
+        if self.expire_ns is None:
+            return None
+        # A TTL ends with a whole millisecond: of one of 10 s that are not 10 s and a bit at its beginning.
+        return max(1, -(-((self.expire_ns - at_ns) // NS_PER_MS) // 1000))
+
     def with_value(self, value: Value) -> Entry:
         """The same with this value."""
         # Several times as fast as _replace, on the path of every read.

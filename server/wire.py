@@ -203,7 +203,7 @@ def table_snapshot_form(past: PastEntries, *, db: str, table: str | None, ts_ns:
                 "key": entry.key,
                 **_value_or_null(_bytes_of(entry)),
                 "content_type": entry.content_type,
-                "ttl": None if entry.expire_ns is None else -((ts_ns - entry.expire_ns) // NS),
+                "ttl": entry.ttl_left_s(ts_ns),
             }
             for entry in past.entries
         ],

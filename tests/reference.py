@@ -179,7 +179,10 @@ class ReferenceReader:
         return self.state_at(key, len(self.log))
 
     def op(self, key: str, op_number: int) -> Op | None:
-        return next((op for op in self.log if (op.key, op.op_number) == (key, op_number)), None)
+        op = next((op for op in self.log if (op.key, op.op_number) == (key, op_number)), None)
+        if op is None or op.recorded or op.entry is None:
+            return op
+        return op._replace(entry=_without_value(op.entry))
 
     facts = op
 
