@@ -399,12 +399,9 @@ def _whole(log: Log, key: str, op_number: int) -> Op | None:
 
 def _unchanged(log: Log, key: str, before: tuple[int, int], after: tuple[int, int]) -> bool:
     """Whether nothing happened to a key between two (seq, instant), whatever it was."""
-    if before[0] == after[0]:
-        first = second = log.state_at(key, before[0])
-    else:
-        first, second = log.state_at(key, before[0]), log.state_at(key, after[0])
-        if first is None or second is None or first.seq != second.seq:
-            return False
+    first, second = log.state_at(key, before[0]), log.state_at(key, after[0])
+    if first is None or second is None or first.seq != second.seq:
+        return before == after
     return (_live(first, before[1]) is None) == (_live(second, after[1]) is None)
 
 
