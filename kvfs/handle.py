@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Final, NamedTuple, TypeVar
@@ -32,6 +32,8 @@ from kvfs.model import (
     Pop,
     Push,
     Remove,
+    Rollback,
+    RollbackTable,
     Set,
     SetTtl,
     Value,
@@ -198,8 +200,8 @@ class Handle:
         Raises `KeyNotFound` or `KeyExpired` where there was none, `TimeTravelGap` where it is not known.
         """
         check_key(key)
-        if self._store.unsettled_among([key]):
-            self._settle(iter([key]), deadline)
+        if ts_ns >= self._clock():
+            self._settle_key(key, deadline)
         return self._look(lambda reader: timetravel.entry_at(reader, key, ts_ns), deadline)
 
     def list_at(
@@ -212,7 +214,7 @@ class Handle:
         deadline: float | None = None,
     ) -> timetravel.PastKeys:
         """The keys under a prefix that there were at an instant, in byte order, from beyond `after`."""
-        self._settle(self._store.scan(prefix, self._clock()), deadline)
+        self._settle_until(ts_ns, deadline)
         cap = self._config.history_scan_cap
         return self._look(
             lambda reader: timetravel.keys_at(
@@ -220,6 +222,68 @@ class Handle:
             ),
             deadline,
         )
+
+    def history(
+        self,
+        key: str,
+        *,
+        limit: int = timetravel.HISTORY_LIMIT_DEFAULT,
+        before: int | None = None,
+        after: int | None = None,
+        newest: bool = True,
+        deadline: float | None = None,
+    ) -> timetravel.History:
+        """A page of the key's ops: the newest first, before op `before`, or the oldest first, after `after`.
+
+        Raises `KeyNotFound` for a key that has none.
+        """
+        self._settle_key(key, deadline)
+        return self._look(
+            lambda log: timetravel.history(log, key, limit=limit, before=before, after=after, newest=newest),
+            deadline,
+        )
+
+    def snapshot(self, key: str, op_number: int, *, deadline: float | None = None) -> Op:
+        """The op after which the key was as asked for; a `FileValue` is the caller's to close.
+
+        Raises `KeyNotFound` where there is no such op, `TimeTravelGap` where its value is not known.
+        """
+        self._settle_key(key, deadline)
+        return self._look(lambda log: timetravel.snapshot(log, key, op_number), deadline)
+
+    def op(self, key: str, op_number: int) -> Op | None:
+        """An op that was told of, as the log has it; a `FileValue` is the caller's to close."""
+        return self._look(lambda log: log.op(key, op_number), None)
+
+    def snapshot_at(
+        self,
+        ts_ns: int,
+        *,
+        prefix: str = "",
+        limit: int = listing.LIMIT_DEFAULT,
+        deadline: float | None = None,
+    ) -> timetravel.PastEntries:
+        """The entries under a prefix as they were at an instant: the first `limit`, with their values."""
+        self._settle_until(ts_ns, deadline)
+        cap = self._config.history_scan_cap
+        return self._look(
+            lambda log: timetravel.entries_at(log, ts_ns, prefix=prefix, limit=limit, cap=cap), deadline
+        )
+
+    def diff(
+        self,
+        from_ns: int,
+        to_ns: int,
+        *,
+        keys: Collection[str] | None = None,
+        deadline: float | None = None,
+    ) -> timetravel.Diff:
+        """What changed between two instants, of these keys or of all."""
+        for key in keys or ():
+            check_key(key)
+        self._settle_until(to_ns, deadline)
+        cap = self._config.history_scan_cap
+        return self._look(lambda log: timetravel.diff(log, from_ns, to_ns, keys=keys, cap=cap), deadline)
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """All keys under a prefix, in byte order, page by page."""
@@ -327,6 +391,37 @@ class Handle:
         """Take a key's TTL away."""
         return self.apply(SetTtl(key, None)).result
 
+    def rollback(self, key: str, steps: int = 1) -> WriteResult:
+        """Make a key what it was before its last `steps` ops, by a new op."""
+        return self.apply(Rollback(key, steps)).result
+
+    def rollback_table(
+        self,
+        to_ns: int,
+        *,
+        keys: Sequence[str] | None = None,
+        exclude_keys: Sequence[str] | None = None,
+        dry_run: bool = False,
+        deadline: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> Outcome:
+        """Make all keys (these, or all but those) what they were at an instant; a result for each change.
+
+        Raises `TimeTravelGap` with `gap_keys`, `PathConflict`, `InvalidParameters` (both kinds of keys).
+        """
+        if keys is not None and exclude_keys is not None:
+            raise InvalidParameters("give keys or exclude_keys, and not both")
+        write = RollbackTable(
+            to_ns,
+            None if keys is None else tuple(keys),
+            None if exclude_keys is None else tuple(exclude_keys),
+            dry_run,
+        )
+        if self._store.directory and keys is None:
+            # Some at a time, so that the rollback itself has little to look at.
+            self.settle_all(deadline=deadline)
+        return self.apply(write, deadline=deadline, idempotency_key=idempotency_key)
+
     def set_many(self, items: Sequence[Set]) -> tuple[WriteResult, ...]:
         """Sets, all or none."""
         return self.apply(BatchSet(tuple(items))).results
@@ -374,6 +469,20 @@ class Handle:
                 self._settle(iter(exc.keys), deadline)
         raise Overloaded("The folder's index is lost again and again", retry_after_s=1)
 
+    def _settle_key(self, key: str, deadline: float | None) -> None:
+        """Have what was done to a key behind the server's back in its history."""
+        check_key(key)
+        if self._store.unsettled_among([key]):
+            self._settle(iter([key]), deadline)
+
+    def _settle_until(self, ts_ns: int, deadline: float | None) -> None:
+        """Have what was done up to an instant behind the server's back in the history.
+
+        Nothing is to be done for the past: an edit counts from when it was seen.
+        """
+        if ts_ns >= self._clock():
+            self._settle(self._store.scan("", self._clock(), everything=True), deadline)
+
     def _settle_soon(self, keys: Sequence[str]) -> Pending[bool]:
         looking = _Looking(iter(keys))
         return self._writer.submit(lambda batch: batch.on(self._store).settle(looking.again()), heavy=True)
@@ -417,7 +526,13 @@ class Handle:
             for key in keys:
                 check_key(key)
             return (0, True) if isinstance(write, BatchDelete) else (sum(map(_size, write.items)), True)
+        if isinstance(write, RollbackTable):
+            for key in (*(write.keys or ()), *(write.exclude_keys or ())):
+                check_key(key)
+            return 0, True
         check_key(write.key)
+        if isinstance(write, Rollback):
+            return 0, True
         size = _size(write)
         return size, size > INLINE_MAX_BYTES
 

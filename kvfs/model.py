@@ -9,7 +9,7 @@
 - **gap**: an op whose value the log does not have (`history=false`, too large for it, or pruned).
 - **blob**: a large value of the log, in a file of its own.
 - **baseline**: the first ops of a folder's files, from when kvfs first saw it.
-- **tombstone**: an op after which there is no key: `delete` and `expire`.
+- **tombstone**: an op after which there is no key: `delete`, `expire`, a `rollback` to before there was one.
 - **store**: one table of a `.db` file, or one folder; both behind `kvfs.store.Store`.
 - **index**: the disposable cache of a folder's files. **Reconcile**: to bring it up to date with them.
 - **write**: a change somebody asks for; **decided** against the entry it meets, it becomes a `Change`,
@@ -173,6 +173,13 @@ class Entry(NamedTuple):
     def expired(self, now_ns: int) -> bool:
         return self.expire_ns is not None and self.expire_ns <= now_ns
 
+    def ttl_left_s(self, at_ns: int) -> int | None:
+        """What is left of its TTL at an instant, in whole seconds, rounded up; None without one."""
+        if self.expire_ns is None:
+            return None
+        # A TTL ends with a whole millisecond: of one of 10 s that are not 10 s and a bit at its beginning.
+        return max(1, -(-((self.expire_ns - at_ns) // NS_PER_MS) // 1000))
+
     def with_value(self, value: Value) -> Entry:
         """The same with this value."""
         # Several times as fast as _replace, on the path of every read.
@@ -320,6 +327,14 @@ class SetTtl(NamedTuple):
     conditions: Conditions = UNCONDITIONAL
 
 
+class Rollback(NamedTuple):
+    """Make a key what it was before its last `steps` ops."""
+
+    key: str
+    steps: int = 1
+    conditions: Conditions = UNCONDITIONAL
+
+
 KeyWrite = Set | Delete | Incr | Push | Pop | Remove | SetTtl
 
 
@@ -336,7 +351,20 @@ class BatchDelete(NamedTuple):
     history: bool = True
 
 
-Write = KeyWrite | BatchSet | BatchDelete
+class RollbackTable(NamedTuple):
+    """Make the keys of a store what they were at an instant, all or none of them.
+
+    All keys, these (`keys`), or all but those (`exclude_keys`). There is a result for each that changes, with
+    a `removed` of 1 where the key goes. With `dry_run` the results tell what would be done.
+    """
+
+    to_ns: int
+    keys: tuple[str, ...] | None = None
+    exclude_keys: tuple[str, ...] | None = None
+    dry_run: bool = False
+
+
+Write = KeyWrite | BatchSet | BatchDelete | Rollback | RollbackTable
 
 
 class Change(NamedTuple):

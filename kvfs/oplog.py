@@ -9,7 +9,7 @@ Format, version 1. One table `kvfs_oplog_<name>` a store: beside the KV rows in 
     op_type       TEXT     see `model.OpType`
     origin        TEXT     api, sql, file
     ts_ns         INTEGER  Unix nanoseconds, never decreasing with seq
-    content_type  TEXT     of the new value; NULL for tombstones
+    content_type  TEXT     of the new value; NULL for tombstones (see `model`)
     size          INTEGER  of the new value in bytes; NULL for tombstones
     value_hash    BLOB     SHA-256 of the new value, also in a gap; NULL for tombstones
     created_s     INTEGER  when the key came into being, Unix seconds; NULL for tombstones
@@ -117,6 +117,11 @@ class OpLog:
             f"SELECT {_FACTS} FROM (SELECT value AS asked FROM json_each(?)) JOIN {table} ON key = asked"
             f" WHERE op_number = (SELECT max(op_number) FROM {table} AS own WHERE own.key = asked)"
         )
+        self._newest = (
+            f"SELECT {_FACTS} FROM {table} WHERE key = ? AND op_number > ? AND op_number < ?"
+            " ORDER BY op_number DESC LIMIT ?"
+        )
+        self._oldest = self._newest.replace("DESC", "ASC")
         self._changed = f"SELECT key, max(op_number) FROM {table} WHERE seq > ? GROUP BY key"
         # From key to key by the index: what it costs does not grow with the number of ops.
         self._heads = (
@@ -240,8 +245,20 @@ class OpLog:
 
         return _bisect(head[0][0], self.tail(connection)[0], later)
 
+    def bounds(self, connection: apsw.Connection, key: str) -> tuple[int, int] | None:
+        """The first and the last op number that the log has of a key; None for a key never seen."""
+        first = fetch(connection, self._first, (key,))
+        return (first[0][0], self.last(connection, key)[0]) if first else None
+
+    def history(
+        self, connection: apsw.Connection, key: str, *, above: int, below: int, limit: int, newest: bool
+    ) -> list[Op]:
+        """Ops of a key with numbers between these two, the newest first or the oldest, without values."""
+        rows = fetch(connection, self._newest if newest else self._oldest, (key, above, below, limit))
+        return [self._made(row) for row in rows]
+
     def state_at(self, connection: apsw.Connection, key: str, seq: int) -> Op | None:
-        """The key's last op up to this seq of the store; None if it had none then."""
+        """The key's last op up to this seq of the store, without its value; None if it had none then."""
         first = fetch(connection, self._first, (key,))
         last = fetch(connection, self._last, (key,))
         if not first or first[0][1] > seq:
@@ -253,7 +270,7 @@ class OpLog:
 
         # Most questions are about a key that has not changed since.
         number = last[0][0] if last[0][2] <= seq else _bisect(first[0][0], last[0][0], later)
-        return self.op(connection, key, number)
+        return self.facts(connection, key, number)
 
     def keys(self, connection: apsw.Connection, start: str, end: str | None) -> Iterator[str]:
         """Every key ever seen from `start` on and before `end`, in byte order, one look-up each."""
@@ -317,6 +334,18 @@ class LogReader:
 
     def last_op(self, key: str) -> Op | None:
         return self._log.last_op(self._connection, key)
+
+    def op(self, key: str, op_number: int) -> Op | None:
+        return self._log.op(self._connection, key, op_number)
+
+    def facts(self, key: str, op_number: int) -> Op | None:
+        return self._log.facts(self._connection, key, op_number)
+
+    def bounds(self, key: str) -> tuple[int, int] | None:
+        return self._log.bounds(self._connection, key)
+
+    def history(self, key: str, *, above: int, below: int, limit: int, newest: bool) -> list[Op]:
+        return self._log.history(self._connection, key, above=above, below=below, limit=limit, newest=newest)
 
     def seq_at(self, ts_ns: int) -> int:
         return self._log.seq_at(self._connection, ts_ns)

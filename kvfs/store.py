@@ -101,8 +101,42 @@ class Volume(Protocol):
         """Let go of everything; idempotent. Nothing else may be under way."""
 
 
-class Reader(Protocol):
-    """A consistent look at a store's entries, without those that have expired."""
+class Log(Protocol):
+    """A consistent look at a store's op-log."""
+
+    def tail(self) -> tuple[int, int]:
+        """(seq, ts_ns) of the last op; (0, 0) of an empty log."""
+
+    def last_op(self, key: str) -> Op | None:
+        """The key's last op."""
+
+    def op(self, key: str, op_number: int) -> Op | None:
+        """One op of a key, if the log has it; a `FileValue` is the caller's to close."""
+
+    def facts(self, key: str, op_number: int) -> Op | None:
+        """One op of a key without its value, if the log has it."""
+
+    def bounds(self, key: str) -> tuple[int, int] | None:
+        """The first and the last op number that the log has of a key; None for a key never seen."""
+
+    def history(self, key: str, *, above: int, below: int, limit: int, newest: bool) -> list[Op]:
+        """Ops of a key with numbers between these two, the newest first or the oldest, without values."""
+
+    def seq_at(self, ts_ns: int) -> int:
+        """The seq of the last op with a time up to `ts_ns`, 0 if there is none."""
+
+    def state_at(self, key: str, seq: int) -> Op | None:
+        """The key's last op up to this seq, without its value."""
+
+    def keys_ever(self, start: str, end: str | None) -> Iterator[str]:
+        """Every key that has an op, in byte order, from `start` on and before `end`."""
+
+
+class Reader(Log, Protocol):
+    """A consistent look at a store's entries, without those that have expired, and at its op-log.
+
+    `tail` is that of the last op that shows in the entries.
+    """
 
     def page(
         self,
@@ -121,21 +155,6 @@ class Reader(Protocol):
 
     def count(self, start: str, end: str | None) -> int:
         """How many entries there are from `start` on and before `end`."""
-
-    def tail(self) -> tuple[int, int]:
-        """(seq, ts_ns) of the last op that shows in the entries; (0, 0) of an empty log."""
-
-    def last_op(self, key: str) -> Op | None:
-        """The key's last op."""
-
-    def seq_at(self, ts_ns: int) -> int:
-        """The seq of the last op with a time up to `ts_ns`, 0 if there is none."""
-
-    def state_at(self, key: str, seq: int) -> Op | None:
-        """The key's last op up to this seq."""
-
-    def keys_ever(self, start: str, end: str | None) -> Iterator[str]:
-        """Every key that has an op, in byte order, from `start` on and before `end`."""
 
 
 class EmptyReader:
@@ -161,6 +180,18 @@ class EmptyReader:
 
     def last_op(self, key: str) -> Op | None:
         return None
+
+    def op(self, key: str, op_number: int) -> Op | None:
+        return None
+
+    def facts(self, key: str, op_number: int) -> Op | None:
+        return None
+
+    def bounds(self, key: str) -> tuple[int, int] | None:
+        return None
+
+    def history(self, key: str, *, above: int, below: int, limit: int, newest: bool) -> list[Op]:
+        return []
 
     def seq_at(self, ts_ns: int) -> int:
         return 0
@@ -252,6 +283,9 @@ class Store(Protocol):
 
     def tail(self) -> tuple[int, int]:
         """(seq, ts_ns) of the last op; (0, 0) of a store that is not there yet. Called first in a batch."""
+
+    def log(self) -> AbstractContextManager[Log]:
+        """The op-log as the last commit left it; the files that it opens are closed with the batch."""
 
     def prefetch(self, keys: Sequence[str]) -> None:
         """Read at once what `load` needs of keys that come next."""

@@ -39,7 +39,7 @@ from kvfs.model import (
 )
 from kvfs.oplog import LogReader, OpLog
 from kvfs.sqlite import SqlValue, fetch, has_table, quoted, sql_value, stored_value
-from kvfs.store import EmptyReader, Reader, SelfContained, Unsettled
+from kvfs.store import EmptyReader, Log, Reader, SelfContained, Unsettled
 from kvfs.valueops import missing
 
 _COLUMNS: Final = ("key", "value", "content_type", "created_at", "updated_at", "expire_at", "op_number")
@@ -208,6 +208,11 @@ class TableStore(SelfContained):
                 return None
             (expire_at,) = fetch(connection, self._next_expiry)[0]
         return _expire_ns(expire_at)
+
+    @contextmanager
+    def log(self) -> Iterator[Log]:
+        with sqlite.errors("read the op-log"):
+            yield LogReader(self._log, self._database.connection) if self._there else EmptyReader()
 
     def create(self) -> None:
         if self._there:

@@ -6,14 +6,15 @@ Nothing here touches the store's durable state before `flush`; so a write that f
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from itertools import islice
 from typing import Final, cast
 
-from kvfs import valueops
+from kvfs import timetravel, valueops
 from kvfs.config import Config
-from kvfs.errors import CasMismatch, FileSystemError, NotFound, PathConflict
+from kvfs.errors import CasMismatch, FileSystemError, NotFound, PathConflict, TimeTravelGap
 from kvfs.model import (
     INLINE_MAX_BYTES,
     NS,
@@ -29,12 +30,14 @@ from kvfs.model import (
     Op,
     OpType,
     Outcome,
+    Rollback,
+    RollbackTable,
     Write,
     WriteResult,
     value_bytes,
     value_hash,
 )
-from kvfs.store import SelfContained, Store, TooHeavy
+from kvfs.store import EmptyReader, Log, SelfContained, Store, TooHeavy
 
 _EXPIRED: Final = Change(OpType.EXPIRE, None)
 _SETTLE_KEYS: Final = 2000
@@ -62,6 +65,10 @@ class Transaction:
                 return Outcome(self._batch_set(write))
             case BatchDelete():
                 return Outcome(self._batch_delete(write))
+            case Rollback():
+                return Outcome((self._roll_back(write),))
+            case RollbackTable():
+                return Outcome(self._roll_back_table(write))
             case _:
                 return Outcome((self._apply_one(write),))
 
@@ -151,6 +158,72 @@ class Transaction:
         valueops.check_conditions(write.conditions, situation)
         return self._decide(write, situation)
 
+    def _roll_back(self, write: Rollback) -> WriteResult:
+        situation = self._situation(write.key)
+        valueops.check_conditions(write.conditions, situation)
+        state, key = situation.state, write.key
+        with self._store.log() as committed:
+            log = timetravel.Overlaid(committed, self._ops)
+            change = timetravel.undone(log, key, state.last_op_number, write.steps, situation.ts_ns)
+        self._stage(key, state, change, ts_ns=situation.ts_ns)
+        gone = change.value is None
+        return WriteResult(
+            key, situation.next_op_number, created=state.entry is None and not gone, removed=int(gone)
+        )
+
+    def _roll_back_table(self, write: RollbackTable) -> tuple[WriteResult, ...]:
+        """Restore and remove keys, all or none: where that of any key is not known, nothing is staged.
+
+        The future is taken as the present. A key that would change while its file name is taken by what is
+        no key fails it all with `PathConflict`: to leave such keys out is for `exclude_keys` to say. One that
+        was not there and is not is no conflict.
+        """
+        self._look_at(write)
+        now_ns = self._now()
+        at_ns = min(write.to_ns, now_ns)
+        changes: list[tuple[KeyState, timetravel.Difference]] = []
+        gaps: list[str] = []
+        with self._store.log() as committed:
+            log = timetravel.Overlaid(committed, tuple(self._ops))
+            seq = log.seq_at(at_ns)
+            for key in _rolled_back(write, log):
+                try:
+                    change = timetravel.going_back(log, key, seq, at_ns, now_ns)
+                except TimeTravelGap:
+                    gaps.append(key)
+                    continue
+                if change is not None:
+                    changes.append((self._writable(key), change))
+            if gaps:
+                raise TimeTravelGap("The state of some keys at that time is not known", gap_keys=gaps)
+            if not write.dry_run:
+                now_ns = self._now()
+                made = [timetravel.restoring(log, change.after, now_ns, at_ns) for _, change in changes]
+                for (state, change), restored in zip(changes, made, strict=True):
+                    self._stage(change.key, state, restored, ts_ns=now_ns)
+        return tuple(
+            WriteResult(
+                change.key,
+                state.last_op_number + (not write.dry_run),
+                created=change.before is None,
+                removed=int(change.after is None),
+            )
+            for state, change in changes
+        )
+
+    def _look_at(self, write: RollbackTable) -> None:
+        """Have what was done behind the server's back to the keys that may be rolled back among the ops."""
+        scanned = self._store.scan("", self._now(), everything=True) if write.keys is None else None
+        for key in write.keys or scanned or ():
+            with suppress(FileSystemError):
+                self.state(key)  # it is told again if the key is to change
+
+    def _writable(self, key: str) -> KeyState:
+        state = self._unblocked(key)
+        if state.hidden is not None:
+            raise PathConflict(state.hidden)
+        return state
+
     def _decide(self, write: KeyWrite, situation: valueops.Situation) -> WriteResult:
         change, result = valueops.decide(write, situation)
         if change is not None:
@@ -190,9 +263,7 @@ class Transaction:
         return tuple(results)
 
     def _situation(self, key: str) -> valueops.Situation:
-        state = self._unblocked(key)
-        if state.hidden is not None:
-            raise PathConflict(state.hidden)
+        state = self._writable(key)
         return valueops.Situation(state, partial(self._load, key), self._now(), self._config.max_value_bytes)
 
     def _unblocked(self, key: str) -> KeyState:
@@ -248,8 +319,21 @@ def check_on_nothing(write: Write, *, clock: Clock, config: Config) -> None:
     Transaction(cast(Store, _Nothing()), clock=clock, config=config, light=False).apply(write)
 
 
+def _rolled_back(write: RollbackTable, log: Log) -> Iterable[str]:
+    if write.keys is not None:
+        return sorted(set(write.keys), key=str.encode)
+    excluded = frozenset(write.exclude_keys or ())
+    return (key for key in log.keys_ever("", None) if key not in excluded)
+
+
 class _Nothing(SelfContained):
     """As much of a `Store` without keys as deciding a write needs."""
+
+    def log(self) -> AbstractContextManager[Log]:
+        return nullcontext(EmptyReader())
+
+    def scan(self, prefix: str, now_ns: int, *, everything: bool = False) -> None:
+        return None
 
     def tail(self) -> tuple[int, int]:
         return 0, 0

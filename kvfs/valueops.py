@@ -118,6 +118,11 @@ def expiry(ts_ns: int, ttl_s: int) -> int:
     return -(-(ts_ns + ttl_s * NS) // NS_PER_MS) * NS_PER_MS
 
 
+def expires_after(ts_ns: int, left_ns: int) -> int:
+    """As `expiry`, for what is left of a TTL."""
+    return -(-(ts_ns + left_ns) // NS_PER_MS) * NS_PER_MS
+
+
 def read_node(value: bytes, path: str) -> bytes:
     """The JSON text of one node; `KeyNotFound` where the path leads nowhere, else `InvalidParameters`."""
     with _JsonErrors():

@@ -13,7 +13,7 @@ from kvfs.errors import InvalidParameters
 from kvfs.keys import check_key
 from server.errors import MethodNotAllowed, RouteNotFound
 from server.params import decode_path
-from server.routes import BASE, Route
+from server.route import BASE, Route
 
 _KEYS: Final = BASE + "/kv/"
 _KEY: Final = "{key}"

@@ -8,153 +8,37 @@ the methods that have them.
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final
 
 from kvfs.listing import LIMIT_DEFAULT, LIMIT_MAX
-from server import batch, db, health, kv_read, kv_write, maintenance, schemas
+from server import batch, db, health, kv_read, kv_write, maintenance, schemas, time_travel
 from server.errors import JSON
-from server.exchange import Exchange
-from server.params import TIMEOUT_DEFAULT_S, TIMEOUT_MAX_S, TIMEOUT_MIN_S
-from server.reply import Reply
+from server.route import (
+    AT_TIMESTAMP,
+    AUTO_CREATE,
+    CREATE,
+    DB,
+    HISTORY,
+    IDEMPOTENCY_KEY,
+    IF_MATCH,
+    IF_MATCH_VALUE,
+    IF_NONE_MATCH,
+    IF_RANGE,
+    KEY,
+    PATH,
+    RANGE,
+    REBUILD,
+    TABLE,
+    TIMEOUT,
+    TTL,
+    Answer,
+    BodySpec,
+    Handler,
+    Kind,
+    Param,
+    Route,
+)
 from server.schemas import Schema
-
-BASE: Final = "/api/v1/sqlite"
-
-Handler = Callable[[Exchange], Awaitable[Reply]]
-
-
-class Kind(enum.StrEnum):
-    """What a parameter's text must be."""
-
-    TEXT = "text"
-    BYTES = "bytes"
-    INTEGER = "integer"
-    FLAG = "flag"
-    TIMESTAMP = "timestamp"
-
-
-class Place(enum.StrEnum):
-    """Where a parameter stands."""
-
-    QUERY = "query"
-    HEADER = "header"
-    PATH = "path"
-
-
-@dataclass(frozen=True, slots=True)
-class Param:
-    """A parameter. `default` is what its absence means, where that is a value."""
-
-    name: str
-    kind: Kind
-    description: str
-    place: Place = Place.QUERY
-    required: bool = False
-    default: str | int | bool | None = None
-    minimum: int | None = None
-    maximum: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BodySpec:
-    """A request's body: its media type, and its shape where it is JSON."""
-
-    media_type: str
-    description: str
-    schema: Schema | None = None
-    required: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One good answer: its shape where it is JSON, and the headers that say something."""
-
-    description: str
-    status: int = 200
-    media_type: str | None = JSON
-    schema: Schema | None = None
-    headers: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """What one method does at one path. `errors` are codes of `server.errors.MEANINGS`."""
-
-    method: str
-    path: str
-    handler: Handler
-    name: str
-    tag: str
-    summary: str
-    params: tuple[Param, ...]
-    answers: tuple[Answer, ...]
-    errors: tuple[str, ...]
-    body: BodySpec | None = None
-    at_root: bool = False
-
-
-# --- parameters ----------------------------------------------------------------------------------------
-
-KEY: Final = Param(
-    "key",
-    Kind.TEXT,
-    "The key: 1 to 1024 bytes of UTF-8, percent-encoded. `/` and `%2F` are the same.",
-    place=Place.PATH,
-    required=True,
-)
-DB: Final = Param(
-    "db",
-    Kind.TEXT,
-    "The database: a bare name or ./name in the data dir, or an absolute path. An existing directory, with "
-    "`table`, is a store of plain files.",
-    required=True,
-)
-TABLE: Final = Param(
-    "table", Kind.TEXT, "The KV table, or the folder of a directory store.", default="kv_store"
-)
-TIMEOUT: Final = Param(
-    "timeout",
-    Kind.INTEGER,
-    "How many seconds the request may take; what is out of bounds is taken as the nearest bound.",
-    default=TIMEOUT_DEFAULT_S,
-    minimum=TIMEOUT_MIN_S,
-    maximum=TIMEOUT_MAX_S,
-)
-PATH: Final = Param("path", Kind.TEXT, "A JSON path into the value, such as `prefs.theme` or `tags[-1]`.")
-AT_TIMESTAMP: Final = Param(
-    "at_timestamp",
-    Kind.TIMESTAMP,
-    "Look at the past: Unix seconds (an integer means the end of that second), or RFC 3339.",
-)
-REBUILD: Final = Param(
-    "rebuild", Kind.FLAG, "Bring the index up to date with the files first (directory stores).", default=False
-)
-HISTORY: Final = Param(
-    "history", Kind.FLAG, "Keep the value in the op-log. Without it the key's past has a gap.", default=True
-)
-CREATE: Final = Param("create_db_if_missing", Kind.FLAG, "Make the database if it is missing.", default=False)
-AUTO_CREATE: Final = Param("auto_create", Kind.FLAG, "An alias of `create_db_if_missing`.", default=False)
-TTL: Final = Param("ttl", Kind.INTEGER, "Seconds to live; 0 or none clears an old TTL.", minimum=0)
-IF_MATCH_VALUE: Final = Param(
-    "if_match", Kind.BYTES, "The whole current value, percent-encoded: the write happens only if it is this."
-)
-IF_MATCH: Final = Param(
-    "If-Match", Kind.TEXT, "Etags of which one must be the current one, or `*`.", place=Place.HEADER
-)
-IF_NONE_MATCH: Final = Param(
-    "If-None-Match", Kind.TEXT, "Etags that must not be the current one, or `*`.", place=Place.HEADER
-)
-RANGE: Final = Param("Range", Kind.TEXT, "One range of bytes, such as `bytes=0-99`.", place=Place.HEADER)
-IF_RANGE: Final = Param("If-Range", Kind.TEXT, "The etag that `Range` is meant for.", place=Place.HEADER)
-IDEMPOTENCY_KEY: Final = Param(
-    "Idempotency-Key",
-    Kind.TEXT,
-    "1 to 255 visible ASCII characters: the write happens once, however often it is sent, for 24 hours.",
-    place=Place.HEADER,
-)
 
 _STORE: Final = (DB, TABLE, TIMEOUT)
 _CREATING: Final = (CREATE, AUTO_CREATE)
@@ -421,6 +305,112 @@ ROUTES: Final[tuple[Route, ...]] = (
         errors=_WRITE_ERRORS,
     ),
     Route(
+        "GET",
+        "/kv/{key}/history",
+        time_travel.history,
+        name="key_history",
+        tag="time travel",
+        summary="A key's operations, page by page",
+        params=(
+            KEY,
+            *_STORE,
+            Param(
+                "limit",
+                Kind.INTEGER,
+                "The most operations of a page; 0 means the default, more than 1000 means 1000.",
+                default=50,
+                minimum=0,
+            ),
+            Param("before", Kind.INTEGER, "Only operations before this one: the last seen, going back."),
+            Param("after", Kind.INTEGER, "Only operations after this one: the last seen, with `order=asc`."),
+            Param("order", Kind.TEXT, "`desc`, the newest first, or `asc`.", default="desc"),
+        ),
+        answers=(Answer("The operations", schema=schemas.HISTORY),),
+        errors=(*_STORE_ERRORS, "KEY_NOT_FOUND"),
+    ),
+    Route(
+        "GET",
+        "/kv/{key}/snapshot",
+        time_travel.key_snapshot,
+        name="key_snapshot",
+        tag="time travel",
+        summary="A key as one of its operations left it",
+        params=(
+            KEY,
+            *_STORE,
+            Param("op_number", Kind.INTEGER, "The operation.", required=True),
+        ),
+        answers=(Answer("The key then", schema=schemas.KEY_SNAPSHOT),),
+        errors=(*_STORE_ERRORS, "KEY_NOT_FOUND", "TIME_TRAVEL_GAP"),
+    ),
+    Route(
+        "GET",
+        "/kv/snapshot",
+        time_travel.table_snapshot,
+        name="table_snapshot",
+        tag="time travel",
+        summary="All keys as they were at a time",
+        params=(
+            *_STORE,
+            Param("timestamp", Kind.TIMESTAMP, "The time.", required=True),
+            Param("limit", Kind.INTEGER, "The most keys to show.", default=100, minimum=1),
+            Param("prefix", Kind.TEXT, "Only keys that start with this."),
+        ),
+        answers=(Answer("The keys then", schema=schemas.TABLE_SNAPSHOT),),
+        errors=_STORE_ERRORS,
+    ),
+    Route(
+        "GET",
+        "/kv/diff",
+        time_travel.diff,
+        name="diff",
+        tag="time travel",
+        summary="What changed between two times",
+        params=(
+            *_STORE,
+            Param("from", Kind.TIMESTAMP, "The earlier time.", required=True),
+            Param("to", Kind.TIMESTAMP, "The later time.", required=True),
+            Param("keys", Kind.TEXT, "Only these keys, separated by commas."),
+        ),
+        answers=(Answer("The differences", schema=schemas.DIFF),),
+        errors=_STORE_ERRORS,
+    ),
+    Route(
+        "POST",
+        "/kv/{key}/rollback",
+        time_travel.rollback_key,
+        name="rollback_key",
+        tag="time travel",
+        summary="Undo a key's last operations, by a new one",
+        params=(
+            KEY,
+            *_STORE,
+            Param("steps", Kind.INTEGER, "How many operations to undo.", default=1, minimum=1),
+            *_CONDITIONAL,
+            IDEMPOTENCY_KEY,
+        ),
+        answers=_written("Undone", schemas.ROLLED_BACK),
+        errors=(*_WRITE_ERRORS, "KEY_NOT_FOUND", "TIME_TRAVEL_GAP"),
+    ),
+    Route(
+        "POST",
+        "/kv/rollback",
+        time_travel.rollback_table,
+        name="rollback_table",
+        tag="time travel",
+        summary="Make a table what it was at a time, all or nothing",
+        params=(
+            *_STORE,
+            Param("to_timestamp", Kind.TIMESTAMP, "The time.", required=True),
+            Param("dry_run", Kind.FLAG, "Only tell what would be done.", default=False),
+            Param("confirm", Kind.TEXT, "Must be `yes`, unless `dry_run` is true."),
+            IDEMPOTENCY_KEY,
+        ),
+        body=BodySpec(JSON, "Which keys to roll back, or which not.", schemas.ROLLBACK_BODY, required=False),
+        answers=_written("Done", schemas.TABLE_ROLLED_BACK),
+        errors=(*_WRITE_ERRORS, "TIME_TRAVEL_GAP"),
+    ),
+    Route(
         "POST",
         "/db/create",
         db.create_database,
@@ -498,12 +488,6 @@ ROUTES: Final[tuple[Route, ...]] = (
 )
 
 RESERVED: Final[tuple[tuple[str, str], ...]] = (
-    ("GET", "/kv/{key}/history"),
-    ("GET", "/kv/{key}/snapshot"),
-    ("GET", "/kv/snapshot"),
-    ("GET", "/kv/diff"),
-    ("POST", "/kv/{key}/rollback"),
-    ("POST", "/kv/rollback"),
     ("GET", "/changes"),
     ("GET", "/changes/stream"),
     ("POST", "/db"),

@@ -199,6 +199,128 @@ DB_LIST: Final = shape(
 )
 DB_DELETED: Final = shape({"success": TRUE, "deleted": TRUE, "path": STRING, "files_removed": INTEGER})
 
+_STRING_OR_NULL: Final = or_null(STRING)
+_VALUE_OR_NULL: Final = {"value": _STRING_OR_NULL, "encoding": or_null(ENCODING)}
+_GAPS: Final = {"has_gaps": BOOLEAN, "gap_keys": array(STRING), "candidate_truncated": BOOLEAN}
+
+HISTORY: Final = shape(
+    {
+        "key": STRING,
+        "operations": array(
+            shape(
+                {
+                    "op_number": INTEGER,
+                    "op_type": STRING,
+                    "origin": {"enum": ["api", "sql", "file"]},
+                    **_VALUE_OR_NULL,
+                    "content_type": _STRING_OR_NULL,
+                    "timestamp": INTEGER,
+                    "timestamp_ms": INTEGER,
+                    "ttl": or_null(INTEGER),
+                    "raw_old_value": _STRING_OR_NULL,
+                    "raw_new_value": _STRING_OR_NULL,
+                    "operation": shape({"op": STRING}),
+                    "gap": BOOLEAN,
+                }
+            )
+        ),
+        "total": INTEGER,
+        "oldest_op_number": INTEGER,
+    }
+)
+
+KEY_SNAPSHOT: Final = shape(
+    {
+        "success": TRUE,
+        "key": STRING,
+        "op_number": INTEGER,
+        **_VALUE_OR_NULL,
+        "content_type": _STRING_OR_NULL,
+        "timestamp": INTEGER,
+        "timestamp_ms": INTEGER,
+        "existed": BOOLEAN,
+    }
+)
+
+TABLE_SNAPSHOT: Final = shape(
+    {
+        "db": STRING,
+        "table": STRING,
+        "timestamp": INTEGER,
+        "keys": array(shape({"key": STRING, **_VALUE, "ttl": or_null(INTEGER)})),
+        "total": INTEGER,
+        **_GAPS,
+    }
+)
+
+DIFF: Final = shape(
+    {
+        "db": STRING,
+        "table": STRING,
+        "from": INTEGER,
+        "to": INTEGER,
+        "created": array(shape({"key": STRING, "value": STRING, "encoding": ENCODING})),
+        "modified": array(
+            shape(
+                {
+                    "key": STRING,
+                    "from": STRING,
+                    "to": STRING,
+                    "from_encoding": ENCODING,
+                    "to_encoding": ENCODING,
+                }
+            )
+        ),
+        "deleted": array(shape({"key": STRING, "value": STRING, "encoding": ENCODING})),
+        "changes": array(
+            shape(
+                {
+                    "key": STRING,
+                    "type": {"enum": ["created", "modified", "deleted"]},
+                    "from": _STRING_OR_NULL,
+                    "to": _STRING_OR_NULL,
+                    "from_encoding": or_null(ENCODING),
+                    "to_encoding": or_null(ENCODING),
+                }
+            )
+        ),
+        "stats": shape({"created": INTEGER, "modified": INTEGER, "deleted": INTEGER}),
+        **_GAPS,
+    }
+)
+
+ROLLED_BACK: Final = shape(
+    {
+        "success": TRUE,
+        "status": STATUS_OK,
+        "key": STRING,
+        "db": STRING,
+        "steps_undone": INTEGER,
+        "current_op_number": INTEGER,
+        **_VALUE_OR_NULL,
+        "existed": BOOLEAN,
+    }
+)
+
+ROLLBACK_BODY: Final = shape(
+    {"keys": array(STRING), "exclude_keys": array(STRING)}, optional=("keys", "exclude_keys")
+)
+
+TABLE_ROLLED_BACK: Final = shape(
+    {
+        "success": TRUE,
+        "status": STATUS_OK,
+        "db": STRING,
+        "table": STRING,
+        "to_timestamp": INTEGER,
+        "dry_run": BOOLEAN,
+        "confirmed": BOOLEAN,
+        "keys_restored": INTEGER,
+        "keys_deleted": INTEGER,
+        "changes": array(shape({"key": STRING, "type": {"enum": ["restored", "deleted"]}})),
+    }
+)
+
 CACHE: Final = shape(
     {
         "databases": array(

@@ -12,9 +12,10 @@ import orjson
 from kvfs import content_types
 from kvfs.catalog import Listed
 from kvfs.listing import Page, Query
-from kvfs.model import NS, Entry, Outcome, WriteResult, value_bytes
+from kvfs.model import NS, NS_PER_MS, Entry, FileValue, Op, Outcome, WriteResult, value_bytes
+from kvfs.paths import TABLE_DEFAULT
 from kvfs.status import DatabaseStatus, EngineStatus, FolderStatus, Rebuilt
-from kvfs.timetravel import PastKeys
+from kvfs.timetravel import Diff, History, Operation, PastEntries, PastKeys
 from server.errors import JSON
 from server.reply import Reply
 
@@ -144,6 +145,174 @@ def past_form(past: PastKeys, *, ts_ns: int, prefix: str, limit: int) -> Json:
         "candidate_truncated": past.candidate_truncated,
         "at_timestamp": ts_ns // NS,
     }
+
+
+# --- the past -------------------------------------------------------------------------------------------
+
+
+def history_form(key: str, page: History) -> Json:
+    """A page of a key's operations."""
+    return {
+        "key": key,
+        "operations": [_operation_form(each) for each in page.operations],
+        "total": page.total,
+        "oldest_op_number": page.oldest_op_number,
+    }
+
+
+def _operation_form(operation: Operation) -> Json:
+    op, before = operation
+    new = None if op.entry is None else _bytes_of(op.entry)
+    old = None if before is None else _bytes_of(before)
+    return {
+        "op_number": op.op_number,
+        "op_type": op.op_type,
+        "origin": op.origin,
+        **_value_or_null(new),
+        "content_type": None if op.entry is None else op.entry.content_type,
+        **_times(op.ts_ns),
+        "ttl": op.ttl_s,
+        "raw_old_value": _base64(old),
+        "raw_new_value": _base64(new),
+        "operation": {"op": op.op_type},
+        "gap": not op.recorded,
+    }
+
+
+def snapshot_form(op: Op) -> Json:
+    """A key as an operation left it."""
+    return {
+        "success": True,
+        "key": op.key,
+        "op_number": op.op_number,
+        **_value_or_null(None if op.entry is None else _bytes_of(op.entry)),
+        "content_type": None if op.entry is None else op.entry.content_type,
+        **_times(op.ts_ns),
+        "existed": op.entry is not None,
+    }
+
+
+def table_snapshot_form(past: PastEntries, *, db: str, table: str | None, ts_ns: int) -> Json:
+    """All keys as they were at a time; `ttl` is what was left then, in seconds."""
+    return {
+        "db": db,
+        "table": table or TABLE_DEFAULT,
+        "timestamp": ts_ns // NS,
+        "keys": [
+            {
+                "key": entry.key,
+                **_value_or_null(_bytes_of(entry)),
+                "content_type": entry.content_type,
+                "ttl": entry.ttl_left_s(ts_ns),
+            }
+            for entry in past.entries
+        ],
+        "total": past.total,
+        **_gaps_form(past),
+    }
+
+
+def diff_form(diff: Diff, *, db: str, table: str | None, from_ns: int, to_ns: int) -> Json:
+    """What changed between two times."""
+    created, modified, deleted, changes = [], [], [], []
+    for key, before, after in diff.differences:
+        old = _value_or_null(None if before is None else _bytes_of(before))
+        new = _value_or_null(None if after is None else _bytes_of(after))
+        ends = {
+            "from": old["value"],
+            "to": new["value"],
+            "from_encoding": old["encoding"],
+            "to_encoding": new["encoding"],
+        }
+        if before is None:
+            kind = "created"
+            created.append({"key": key, **new})
+        elif after is None:
+            kind = "deleted"
+            deleted.append({"key": key, **old})
+        else:
+            kind = "modified"
+            modified.append({"key": key, **ends})
+        changes.append({"key": key, "type": kind, **ends})
+    return {
+        "db": db,
+        "table": table or TABLE_DEFAULT,
+        "from": from_ns // NS,
+        "to": to_ns // NS,
+        "created": created,
+        "modified": modified,
+        "deleted": deleted,
+        "changes": changes,
+        "stats": {"created": len(created), "modified": len(modified), "deleted": len(deleted)},
+        **_gaps_form(diff),
+    }
+
+
+def rolled_back_form(result: WriteResult, op: Op | None, *, db: str, steps: int) -> Json:
+    """A key after its last operations were undone; `op` is what did it, if the log still has it."""
+    return {
+        "success": True,
+        "status": "ok",
+        "key": result.key,
+        "db": db,
+        "steps_undone": steps,
+        "current_op_number": result.op_number,
+        **_value_or_null(None if op is None or op.entry is None else _bytes_of(op.entry)),
+        "existed": not result.removed,
+    }
+
+
+def table_rolled_back_form(
+    outcome: Outcome, *, db: str, table: str | None, to_ns: int, dry_run: bool, confirmed: bool
+) -> Json:
+    """A table after it was made what it was, or what that would change."""
+    changes = [
+        {"key": result.key, "type": "deleted" if result.removed else "restored"} for result in outcome.results
+    ]
+    deleted = sum(bool(result.removed) for result in outcome.results)
+    return {
+        "success": True,
+        "status": "ok",
+        "db": db,
+        "table": table or TABLE_DEFAULT,
+        "to_timestamp": to_ns // NS,
+        "dry_run": dry_run,
+        "confirmed": confirmed,
+        "keys_restored": len(changes) - deleted,
+        "keys_deleted": deleted,
+        "changes": changes,
+    }
+
+
+def _gaps_form(past: PastEntries | Diff) -> Json:
+    return {
+        "has_gaps": past.has_gaps,
+        "gap_keys": past.gap_keys,
+        "candidate_truncated": past.candidate_truncated,
+    }
+
+
+def _value_or_null(value: bytes | None) -> Json:
+    if value is None:
+        return {"value": None, "encoding": None}
+    text, encoding = encoded(value)
+    return {"value": text, "encoding": encoding}
+
+
+def _times(ts_ns: int) -> Json:
+    return {"timestamp": ts_ns // NS, "timestamp_ms": ts_ns // NS_PER_MS}
+
+
+def _base64(value: bytes | None) -> str | None:
+    return None if value is None else base64.b64encode(value).decode()
+
+
+def _bytes_of(entry: Entry) -> bytes | None:
+    """The value in memory, None where it was not recorded; a file is closed."""
+    if isinstance(entry.value, FileValue):
+        with entry.value as file:
+            return file.read()
+    return entry.value
 
 
 # --- writes --------------------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ def _wrong_in_op(op: Logged) -> Iterator[str]:
     if op.op_type not in TYPES or op.origin not in ORIGINS:
         yield f"type {op.op_type}, origin {op.origin}"
     state = (op.content_type, op.size, op.value_hash, op.created_s, op.updated_s)
-    if op.op_type in TOMBSTONES:
+    if op.op_type in TOMBSTONES or (op.op_type == "rollback" and op.created_s is None):
         if any(each is not None for each in (*state, op.value, op.expire_ns)):
             yield "a tombstone with a state"
         return
@@ -153,7 +153,7 @@ def _wrong_in_rows(log: list[Logged], rows: dict[str, Kept]) -> Iterator[str]:
         op, row = last.get(key), rows.get(key)
         if op is None:
             yield f"{key!r} is there, and has no op"
-        elif op.op_type in TOMBSTONES:
+        elif op.created_s is None:
             if row is not None:
                 yield f"{key!r} is there after its {op.op_type}"
         elif row is None:
@@ -171,7 +171,7 @@ def _wrong_in_rows(log: list[Logged], rows: dict[str, Kept]) -> Iterator[str]:
 
 
 def _wrong_among_files(folder: Path, log: list[Logged], strangers: Collection[str]) -> Iterator[str]:
-    wanted = {op.key: op for op in {op.key: op for op in log}.values() if op.op_type not in TOMBSTONES}
+    wanted = {op.key: op for op in {op.key: op for op in log}.values() if op.created_s is not None}
     seen: set[str] = set()
     waiting: list[tuple[str, ...]] = [()]
     while waiting:

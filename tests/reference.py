@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence, Set
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from kvfs.config import Config
@@ -121,6 +121,9 @@ class ReferenceStore(SelfContained):
     def tail(self) -> tuple[int, int]:
         return self._reader.tail()
 
+    def log(self) -> AbstractContextManager[ReferenceReader]:
+        return nullcontext(self._reader)
+
     def load(self, key: str) -> KeyState:
         return _state(self._reader, key)
 
@@ -174,6 +177,22 @@ class ReferenceReader:
 
     def last_op(self, key: str) -> Op | None:
         return self.state_at(key, len(self.log))
+
+    def op(self, key: str, op_number: int) -> Op | None:
+        op = next((op for op in self.log if (op.key, op.op_number) == (key, op_number)), None)
+        if op is None or op.recorded or op.entry is None:
+            return op
+        return op._replace(entry=_without_value(op.entry))
+
+    facts = op
+
+    def bounds(self, key: str) -> tuple[int, int] | None:
+        numbers = [op.op_number for op in self.log if op.key == key]
+        return (numbers[0], numbers[-1]) if numbers else None
+
+    def history(self, key: str, *, above: int, below: int, limit: int, newest: bool) -> list[Op]:
+        found = [op for op in self.log if op.key == key and above < op.op_number < below]
+        return (found[::-1] if newest else found)[:limit]
 
     def seq_at(self, ts_ns: int) -> int:
         return sum(op.ts_ns <= ts_ns for op in self.log)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from typing import Final, NamedTuple
 
+import apsw
+
 from kvfs import content_types, sqlite
 from kvfs.config import Config
 from kvfs.directory import files, recovery
@@ -16,7 +18,8 @@ from kvfs.directory.names import Hidden, NoKey, path_of
 from kvfs.directory.spelling import Spelling, check_apart
 from kvfs.errors import FileSystemError, KvfsError, Overloaded, PathConflict, StorageFull, from_os_error
 from kvfs.model import Change, Entry, FileValue, KeyState, Op, OpType, Origin, Value, value_hash
-from kvfs.store import TooHeavy
+from kvfs.oplog import LogReader, OpLog
+from kvfs.store import Log, TooHeavy
 
 
 class _Seen(NamedTuple):
@@ -106,6 +109,10 @@ class Batch:
             close_value(None if found is None else found.value)
             raise Overloaded(f"{key!r} is being edited", retry_after_s=1)
         return found.value
+
+    def log(self) -> Log:
+        """See `store.Store.log`."""
+        return _BatchLog(self._state.log, self._state.connection, self._snapshots)
 
     def mark(self, path: str, signature: Signature | None) -> None:
         """All that a folder holds was gone through; see `scan.Mark`."""
@@ -362,6 +369,20 @@ class Batch:
                     self._put_own(again.entry, found if same else None)
                 files.remove(state.temporary, str(op.seq))
         state.commit_log()
+
+
+class _BatchLog(LogReader):
+    """The log, whose large values are closed with those that the batch has copied."""
+
+    def __init__(self, log: OpLog, connection: apsw.Connection, opened: list[FileValue]) -> None:
+        super().__init__(log, connection)
+        self._opened = opened
+
+    def op(self, key: str, op_number: int) -> Op | None:
+        op = super().op(key, op_number)
+        if op is not None and op.entry is not None and isinstance(op.entry.value, FileValue):
+            self._opened.append(op.entry.value)
+        return op
 
 
 def _folder_of(key: str) -> str:

@@ -439,7 +439,7 @@ def _is_sound(row: tuple[Any, ...]) -> bool:
         return False
     if op_type not in set(OpType) or origin not in set(Origin):
         return False
-    if op_type in (OpType.DELETE, OpType.EXPIRE):
+    if op_type in (OpType.DELETE, OpType.EXPIRE) or (op_type == OpType.ROLLBACK and created_s is None):
         return created_s is None and value is None
     if not all(isinstance(each, int) for each in (size, created_s, updated_s)):
         return False

@@ -33,7 +33,7 @@ from kvfs.directory.survey import survey
 from kvfs.errors import FileSystemError, Overloaded, PathConflict, from_os_error
 from kvfs.model import Entry, FileValue, KeyState, Op, OpType, Value
 from kvfs.status import FolderStatus, Survey
-from kvfs.store import EmptyReader, Reader, Settle, StateChanged, TooHeavy, Unsettled
+from kvfs.store import EmptyReader, Log, Reader, Settle, StateChanged, TooHeavy, Unsettled
 from kvfs.valueops import missing
 
 _DUE_AT_ONCE: Final = 1000
@@ -189,6 +189,11 @@ class DirectoryStore:
             return 0, 0
         with sqlite.errors("read the op-log"):
             return folder.state.log.tail(folder.state.connection)
+
+    @contextmanager
+    def log(self) -> Iterator[Log]:
+        with sqlite.errors("read the op-log"):
+            yield EmptyReader() if self._batch is None else self._batch.log()
 
     def prefetch(self, keys: Sequence[str]) -> None:
         if self._batch is not None:

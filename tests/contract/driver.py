@@ -99,6 +99,77 @@ class PastPage:
     candidate_truncated: bool
 
 
+@dataclass(frozen=True)
+class Done:
+    """An operation of a key's history: the values it left and found, None where there was none."""
+
+    op_number: int
+    op_type: str
+    origin: str
+    value: bytes | None
+    before: bytes | None
+    content_type: str | None
+    ts_ms: int
+    ttl: int | None
+    gap: bool
+
+
+@dataclass(frozen=True)
+class Told:
+    """A page of a key's history."""
+
+    operations: list[Done]
+    total: int
+    oldest: int
+
+
+@dataclass(frozen=True)
+class Was:
+    """A key as it was; `ttl` is what was left of it then."""
+
+    value: bytes | None
+    content_type: str | None
+    ttl: int | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it was."""
+
+    keys: dict[str, Was]
+    total: int
+    gap_keys: list[str]
+    candidate_truncated: bool
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What became of keys between two times: (from, to), None where there was no key."""
+
+    keys: dict[str, tuple[bytes | None, bytes | None]]
+    gap_keys: list[str]
+    candidate_truncated: bool
+
+
+@dataclass(frozen=True)
+class Undone:
+    """What a rollback of a key answers."""
+
+    op_number: int
+    value: bytes | None
+    existed: bool
+    replayed: bool = False
+
+
+@dataclass(frozen=True)
+class Reverted:
+    """What a rollback of a table did, or would do."""
+
+    restored: list[str]
+    deleted: list[str]
+    replayed: bool = False
+
+
 class Driver(ABC):
     """One store. Any thread may use it. What fails raises `StoreError`."""
 
@@ -135,7 +206,48 @@ class Driver(ABC):
     @abstractmethod
     def list_at(self, at_ns: int, *, prefix: str = "", limit: int | None = None) -> PastPage: ...
 
+    @abstractmethod
+    def history(
+        self,
+        key: str,
+        *,
+        limit: int | None = None,
+        before: int | None = None,
+        after: int | None = None,
+        newest: bool = True,
+    ) -> Told: ...
+
+    @abstractmethod
+    def snapshot(self, key: str, op_number: int) -> Was: ...
+
+    @abstractmethod
+    def snapshot_at(self, at_ns: int, *, prefix: str = "", limit: int | None = None) -> Table: ...
+
+    @abstractmethod
+    def diff(self, from_ns: int, to_ns: int, *, keys: Sequence[str] | None = None) -> Changed: ...
+
     # --- writing -----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def rollback(
+        self,
+        key: str,
+        steps: int | None = None,
+        *,
+        if_match_etag: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Undone: ...
+
+    @abstractmethod
+    def rollback_table(
+        self,
+        to_ns: int,
+        *,
+        keys: Sequence[str] | None = None,
+        exclude_keys: Sequence[str] | None = None,
+        dry_run: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Reverted: ...
 
     @abstractmethod
     def set(

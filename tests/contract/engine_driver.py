@@ -14,6 +14,7 @@ from kvfs.listing import LIMIT_DEFAULT, Query
 from kvfs.model import (
     INLINE_MAX_BYTES,
     NS,
+    NS_PER_MS,
     BatchDelete,
     BatchSet,
     Conditions,
@@ -26,14 +27,32 @@ from kvfs.model import (
     Pop,
     Push,
     Remove,
+    Rollback,
     Set,
     SetTtl,
     Value,
     Write,
     WriteResult,
 )
+from kvfs.timetravel import HISTORY_LIMIT_DEFAULT
 from tests.clocks import HurriedClock
-from tests.contract.driver import Driver, Got, Item, Listed, Page, PastPage, StoreError, Wrote
+from tests.contract.driver import (
+    Changed,
+    Done,
+    Driver,
+    Got,
+    Item,
+    Listed,
+    Page,
+    PastPage,
+    Reverted,
+    StoreError,
+    Table,
+    Told,
+    Undone,
+    Was,
+    Wrote,
+)
 
 
 class EngineDriver(Driver):
@@ -115,7 +134,99 @@ class EngineDriver(Driver):
             past = handle.list_at(at_ns, prefix=prefix, limit=LIMIT_DEFAULT if limit is None else limit)
         return PastPage([*past.keys], [*past.gap_keys], past.candidate_truncated)
 
+    def history(
+        self,
+        key: str,
+        *,
+        limit: int | None = None,
+        before: int | None = None,
+        after: int | None = None,
+        newest: bool = True,
+    ) -> Told:
+        with self._handle() as handle:
+            page = handle.history(
+                key,
+                limit=HISTORY_LIMIT_DEFAULT if limit is None else limit,
+                before=before,
+                after=after,
+                newest=newest,
+            )
+        operations = [
+            Done(
+                op.op_number,
+                op.op_type,
+                op.origin,
+                _value(op.entry),
+                _value(earlier),
+                None if op.entry is None else op.entry.content_type,
+                op.ts_ns // NS_PER_MS,
+                op.ttl_s,
+                not op.recorded,
+            )
+            for op, earlier in page.operations
+        ]
+        return Told(operations, page.total, page.oldest_op_number)
+
+    def snapshot(self, key: str, op_number: int) -> Was:
+        with self._handle() as handle:
+            op = handle.snapshot(key, op_number)
+        return Was(_value(op.entry), None if op.entry is None else op.entry.content_type)
+
+    def snapshot_at(self, at_ns: int, *, prefix: str = "", limit: int | None = None) -> Table:
+        with self._handle() as handle:
+            past = handle.snapshot_at(at_ns, prefix=prefix, limit=LIMIT_DEFAULT if limit is None else limit)
+        keys = {
+            entry.key: Was(_value(entry), entry.content_type, entry.ttl_left_s(at_ns))
+            for entry in past.entries
+        }
+        return Table(keys, past.total, [*past.gap_keys], past.candidate_truncated)
+
+    def diff(self, from_ns: int, to_ns: int, *, keys: Sequence[str] | None = None) -> Changed:
+        with self._handle() as handle:
+            diff = handle.diff(from_ns, to_ns, keys=keys)
+        found = {key: (_value(before), _value(after)) for key, before, after in diff.differences}
+        return Changed(found, [*diff.gap_keys], diff.candidate_truncated)
+
     # --- writing -----------------------------------------------------------------------------------------
+
+    def rollback(
+        self,
+        key: str,
+        steps: int | None = None,
+        *,
+        if_match_etag: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Undone:
+        conditions = Conditions(etags=_tags(if_match_etag))
+        write = Rollback(key, 1 if steps is None else steps, conditions)
+        with self._handle() as handle:
+            outcome = handle.apply(write, idempotency_key=idempotency_key)
+            number = outcome.result.op_number
+            op = handle.op(key, number)
+        assert op is not None
+        assert (op.entry is None) == bool(outcome.result.removed)
+        return Undone(number, _value(op.entry), op.entry is not None, outcome.replayed)
+
+    def rollback_table(
+        self,
+        to_ns: int,
+        *,
+        keys: Sequence[str] | None = None,
+        exclude_keys: Sequence[str] | None = None,
+        dry_run: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Reverted:
+        with self._handle() as handle:
+            outcome = handle.rollback_table(
+                to_ns,
+                keys=keys,
+                exclude_keys=exclude_keys,
+                dry_run=dry_run,
+                idempotency_key=idempotency_key,
+            )
+        restored = [result.key for result in outcome.results if not result.removed]
+        deleted = [result.key for result in outcome.results if result.removed]
+        return Reverted(restored, deleted, outcome.replayed)
 
     def set(
         self,
@@ -307,6 +418,15 @@ def _got(entry: Entry, *, etag: bool = True) -> Got:
         _seconds(entry.expire_ns),
         entry.etag if etag else None,
     )
+
+
+def _value(entry: Entry | None) -> bytes | None:
+    if entry is None:
+        return None
+    if isinstance(entry.value, FileValue):
+        with entry.value as file:
+            return file.read()
+    return entry.value
 
 
 def _listed(entry: Entry) -> Listed:

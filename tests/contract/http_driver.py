@@ -12,7 +12,23 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from tests.clocks import NS
-from tests.contract.driver import Driver, Got, Item, Listed, Page, PastPage, StoreError, Wrote
+from tests.contract.driver import (
+    Changed,
+    Done,
+    Driver,
+    Got,
+    Item,
+    Listed,
+    Page,
+    PastPage,
+    Reverted,
+    StoreError,
+    Table,
+    Told,
+    Undone,
+    Was,
+    Wrote,
+)
 from tests.polling import eventually
 
 BASE = "/api/v1/sqlite"
@@ -158,7 +174,103 @@ class HttpDriver(Driver):
         assert past["has_gaps"] is bool(past["gap_keys"])
         return PastPage(past["keys"], past["gap_keys"], past["candidate_truncated"])
 
+    def history(
+        self,
+        key: str,
+        *,
+        limit: int | None = None,
+        before: int | None = None,
+        after: int | None = None,
+        newest: bool = True,
+    ) -> Told:
+        params: Params = {
+            "limit": limit,
+            "before": before,
+            "after": after,
+            "order": None if newest else "asc",
+        }
+        page = self._ask("GET", key, "/history", params=params).json()
+        assert page["key"] == key
+        return Told([_done(form) for form in page["operations"]], page["total"], page["oldest_op_number"])
+
+    def snapshot(self, key: str, op_number: int) -> Was:
+        form = self._ask("GET", key, "/snapshot", params={"op_number": op_number}).json()
+        assert (form["success"], form["key"], form["op_number"]) == (True, key, op_number)
+        assert form["existed"] is (form["value"] is not None)
+        return Was(_value_or_none(form), form["content_type"])
+
+    def snapshot_at(self, at_ns: int, *, prefix: str = "", limit: int | None = None) -> Table:
+        params: Params = {"timestamp": _instant(at_ns), "prefix": prefix or None, "limit": limit}
+        past = self._ask("GET", suffix="/snapshot", params=params).json()
+        assert (past["db"], past["table"], past["timestamp"]) == (self._db, self._table, at_ns // NS)
+        assert past["has_gaps"] is bool(past["gap_keys"])
+        keys = {form["key"]: Was(_value(form), form["content_type"], form["ttl"]) for form in past["keys"]}
+        return Table(keys, past["total"], past["gap_keys"], past["candidate_truncated"])
+
+    def diff(self, from_ns: int, to_ns: int, *, keys: Sequence[str] | None = None) -> Changed:
+        asked = None if keys is None else ",".join(keys)
+        params: Params = {"from": _instant(from_ns), "to": _instant(to_ns), "keys": asked}
+        diff = self._ask("GET", suffix="/diff", params=params).json()
+        assert diff["has_gaps"] is bool(diff["gap_keys"])
+        assert diff["stats"] == {kind: len(diff[kind]) for kind in ("created", "modified", "deleted")}
+        of_kind = {
+            kind: [form["key"] for form in diff["changes"] if form["type"] == kind] for kind in diff["stats"]
+        }
+        assert of_kind == {kind: [form["key"] for form in diff[kind]] for kind in diff["stats"]}
+        found = {form["key"]: (_end(form, "from"), _end(form, "to")) for form in diff["changes"]}
+        return Changed(found, diff["gap_keys"], diff["candidate_truncated"])
+
     # --- writing -----------------------------------------------------------------------------------------
+
+    def rollback(
+        self,
+        key: str,
+        steps: int | None = None,
+        *,
+        if_match_etag: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Undone:
+        headers = _headers(if_match=if_match_etag, idempotency_key=idempotency_key)
+        answer = self._ask("POST", key, "/rollback", params={"steps": steps}, headers=headers)
+        form = answer.json()
+        assert (form["success"], form["status"], form["key"], form["db"]) == (True, "ok", key, self._db)
+        assert form["steps_undone"] == (1 if steps is None else steps)
+        assert answer.headers["ETag"] == f'"{form["current_op_number"]}"'
+        return Undone(form["current_op_number"], _value_or_none(form), form["existed"], _replayed(answer))
+
+    def rollback_table(
+        self,
+        to_ns: int,
+        *,
+        keys: Sequence[str] | None = None,
+        exclude_keys: Sequence[str] | None = None,
+        dry_run: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Reverted:
+        params: Params = {
+            "to_timestamp": _instant(to_ns),
+            "dry_run": "true" if dry_run else None,
+            "confirm": None if dry_run else "yes",
+        }
+        given = {"keys": keys, "exclude_keys": exclude_keys}
+        body = {name: [*value] for name, value in given.items() if value is not None}
+        answer = self._ask(
+            "POST",
+            suffix="/rollback",
+            params=params,
+            body=_json(body) if body else None,
+            headers=_headers(idempotency_key=idempotency_key),
+        )
+        form = answer.json()
+        assert (form["db"], form["table"], form["to_timestamp"]) == (self._db, self._table, to_ns // NS)
+        assert (form["dry_run"], form["confirmed"]) == (dry_run, not dry_run)
+        of_kind = {
+            kind: [each["key"] for each in form["changes"] if each["type"] == kind]
+            for kind in ("restored", "deleted")
+        }
+        assert form["keys_restored"] == len(of_kind["restored"])
+        assert form["keys_deleted"] == len(of_kind["deleted"])
+        return Reverted(of_kind["restored"], of_kind["deleted"], _replayed(answer))
 
     def set(
         self,
@@ -416,6 +528,37 @@ def _value(form: dict[str, Any]) -> bytes:
     assert form["encoding"] == "utf-8"
     value: str = form["value"]
     return value.encode()
+
+
+def _value_or_none(form: dict[str, Any]) -> bytes | None:
+    return None if form["value"] is None else _value(form)
+
+
+def _end(form: dict[str, Any], name: str) -> bytes | None:
+    """One of the two values of a difference."""
+    return _value_or_none({"value": form[name], "encoding": form[f"{name}_encoding"]})
+
+
+def _done(form: dict[str, Any]) -> Done:
+    assert form["operation"] == {"op": form["op_type"]}
+    assert form["timestamp"] == form["timestamp_ms"] // 1000
+    value = _value_or_none(form)
+    raw_old, raw_new = (
+        None if form[name] is None else base64.b64decode(form[name], validate=True)
+        for name in ("raw_old_value", "raw_new_value")
+    )
+    assert raw_new == value
+    return Done(
+        form["op_number"],
+        form["op_type"],
+        form["origin"],
+        value,
+        raw_old,
+        form["content_type"],
+        form["timestamp_ms"],
+        form["ttl"],
+        form["gap"],
+    )
 
 
 def _added(answer: Answer) -> Wrote:

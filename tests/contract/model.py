@@ -121,6 +121,14 @@ class Model:
                 state = past
         return None if isinstance(state, Known) and state.expired(ts_ns) else state
 
+    def after(self, key: str, number: int) -> Past:
+        """What an op left."""
+        return self.past[key][number - 1][1]
+
+    def when(self, key: str, number: int) -> int:
+        """When an op happened."""
+        return self.past[key][number - 1][0]
+
     def _edited(self, key: str, before: Known | None, now_ns: int) -> None:
         value = self.disk.get(key)
         if value is None:

@@ -25,7 +25,7 @@ from kvfs.model import NS, BatchDelete, BatchSet, Conditions, Entry, Set
 from kvfs.paths import Paths
 from tests import invariants
 from tests.clocks import HandClock
-from tests.contract.model import Gap, Known, Model
+from tests.contract.model import Gap, Known, Model, Past
 
 TABLE = "t"
 KEYS = ["a", "a/b", "a/b/c", "a/b.json", "b", "..", "x~", "%value", "d//e", "n" * 80 + "é" * 90, "z.json"]
@@ -284,9 +284,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(key=some_keys, moment=moments)
     def get_at(self, key: str, moment: int) -> None:
-        now = self.tick()
-        self.model.peek(key, now)
-        ts_ns = self.moments[-1 - moment % len(self.moments)]
+        self.tick()
+        ts_ns = self.moment(moment)
         past = self.model.at(key, ts_ns)
         if isinstance(past, Known):
             entry = self.store.get_at(key, ts_ns)
@@ -301,13 +300,129 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(moment=moments)
     def list_at(self, moment: int) -> None:
         self.compare_all()
-        ts_ns = self.moments[-1 - moment % len(self.moments)]
+        ts_ns = self.moment(moment)
         past = {key: self.model.at(key, ts_ns) for key in KEYS}
         found = self.store.list_at(ts_ns)
         assert [*found.keys] == sorted((k for k in KEYS if isinstance(past[k], Known)), key=str.encode)
         gaps = {key: gap for key, gap in past.items() if isinstance(gap, Gap)}
         sure = {key for key, gap in gaps.items() if gap.surely(ts_ns)}
         assert sure <= {*found.gap_keys} <= gaps.keys()
+
+    @rule(key=some_keys)
+    def history(self, key: str) -> None:
+        now = self.tick()
+        self.model.peek(key, now)
+        count = self.model.numbers.get(key, 0)
+        if not count:
+            with pytest.raises(KeyNotFound):
+                self.store.history(key)
+            return
+        told = self.store.history(key, limit=1000, newest=False)
+        # That a key has run out may be logged before the model looks.
+        assert count <= told.total <= count + 1
+        for number, (op, _) in enumerate(told.operations[:count], 1):
+            past = self.model.after(key, number)
+            assert (op.op_number, op.recorded) == (number, not isinstance(past, Gap))
+            if op.recorded:
+                value = None if op.entry is None else op.entry.value
+                assert value == (past.value if isinstance(past, Known) else None)
+                assert self.store.snapshot(key, number).entry == op.entry
+            else:
+                with pytest.raises(TimeTravelGap):
+                    self.store.snapshot(key, number)
+
+    @rule(moment=moments)
+    def snapshot_at(self, moment: int) -> None:
+        self.compare_all()
+        ts_ns = self.moment(moment)
+        past = {key: self.model.at(key, ts_ns) for key in KEYS}
+        found = self.store.snapshot_at(ts_ns)
+        assert {entry.key: (entry.value, entry.content_type) for entry in found.entries} == {
+            key: (known.value, known.content_type) for key, known in past.items() if isinstance(known, Known)
+        }
+
+    @rule(one=moments, other=moments)
+    def diff(self, one: int, other: int) -> None:
+        self.compare_all()
+        first, second = sorted((self.moment(one), self.moment(other)))
+        found = self.store.diff(first, second)
+        changed = {key: (before, after) for key, before, after in found.differences}
+        for key in KEYS:
+            before, after = self.model.at(key, first), self.model.at(key, second)
+            if isinstance(before, Gap) or isinstance(after, Gap):
+                assert not (key in changed and (surely(before, first) or surely(after, second)))
+            elif shown(before) == shown(after):
+                assert key not in changed
+            else:
+                entries = changed[key]
+                assert [
+                    None if entry is None else (entry.value, entry.content_type) for entry in entries
+                ] == [
+                    shown(before),
+                    shown(after),
+                ]
+
+    # --- going back --------------------------------------------------------------------------------------
+
+    @rule(key=some_keys, steps=st.integers(1, 6))
+    def rollback(self, key: str, steps: int) -> None:
+        now = self.tick()
+        self.model.look(key, now)
+        count = self.model.numbers.get(key, 0)
+        if steps > count:
+            with pytest.raises(InvalidParameters if count else KeyNotFound):
+                self.store.rollback(key, steps)
+            return
+        past = self.model.after(key, count - steps) if steps < count else None
+        if isinstance(past, Gap):
+            with pytest.raises(TimeTravelGap):
+                self.store.rollback(key, steps)
+            return
+        wrote = self.store.rollback(key, steps)
+        assert wrote.op_number == count + 1
+        if past is None:
+            self.model.delete(key, now)
+        else:
+            self.restored(key, past, self.model.when(key, count - steps + 1), now)
+
+    @rule(moment=moments, some=st.none() | st.frozensets(some_keys), dry_run=st.booleans())
+    def rollback_table(self, moment: int, some: frozenset[str] | None, dry_run: bool) -> None:
+        self.compare_all()
+        now, ts_ns = self.tick(), self.moment(moment)
+        selected = sorted(KEYS if some is None else some, key=str.encode)
+        past = {key: self.model.at(key, ts_ns) for key in selected}
+        gaps = [key for key in selected if isinstance(past[key], Gap)]
+        if gaps:
+            if all(surely(past[key], ts_ns) for key in gaps):
+                with pytest.raises(TimeTravelGap) as caught:
+                    self.store.rollback_table(ts_ns, keys=None if some is None else selected)
+                assert caught.value.details["gap_keys"] == gaps
+            return
+        live = self.model.live(now)
+        expected: dict[str, Known | None] = {}
+        for key in selected:
+            then, known = past[key], live.get(key)
+            assert not isinstance(then, Gap)
+            same = shown(then) == shown(known)
+            if same and then is not None and known is not None:
+                same = known.expire_ns == left_of(then, ts_ns, now)
+            if not same:
+                expected[key] = then
+        results = self.store.rollback_table(
+            ts_ns, keys=None if some is None else selected, dry_run=dry_run
+        ).results
+        assert {result.key: result.removed for result in results} == {
+            key: int(then is None) for key, then in expected.items()
+        }
+        if dry_run:
+            return
+        for key, then in expected.items():
+            self.model.look(key, now)
+            if then is None:
+                self.model.delete(key, now)
+            else:
+                self.restored(key, then, ts_ns, now)
+        self.compare_all()
 
     # --- time and reopening ------------------------------------------------------------------------------
 
@@ -334,6 +449,13 @@ class StoreMachine(RuleBasedStateMachine):
 
     # --- parts -------------------------------------------------------------------------------------------
 
+    def moment(self, back: int) -> int:
+        return self.moments[-1 - back % len(self.moments)]
+
+    def restored(self, key: str, past: Known, at_ns: int, now: int) -> None:
+        expire_ns = left_of(past, at_ns, now)
+        self.model.write(key, past.value, now, content_type=past.content_type, expire_ns=expire_ns)
+
     def array(self, known: Known) -> list[object] | None:
         try:
             array = json.loads(known.value)
@@ -355,6 +477,22 @@ class StoreMachine(RuleBasedStateMachine):
             content_type=new_type if before is None else before.content_type,
             expire_ns=None if before is None else before.expire_ns,
         )
+
+
+def shown(past: Past) -> tuple[bytes, str] | None:
+    return (past.value, past.content_type) if isinstance(past, Known) else None
+
+
+def surely(past: Past, ts_ns: int) -> bool:
+    """Whether this is a gap, whatever the log says of what has run out."""
+    return isinstance(past, Gap) and past.surely(ts_ns)
+
+
+def left_of(past: Known, at_ns: int, now_ns: int) -> int | None:
+    """When a TTL runs out that has from now on what was left of it then."""
+    if past.expire_ns is None or past.expire_ns <= at_ns:
+        return None
+    return now_ns + past.expire_ns - at_ns
 
 
 class TableMachine(StoreMachine):

@@ -40,6 +40,8 @@ def spoilt(tmp_path: Path) -> Iterator[Folder]:
     store.set("large", nasty.noise(2_000_000))
     store.set("gone", b"1")
     store.delete("gone")
+    store.set("undone", b"1")
+    store.rollback("undone")
     folder.close()
     yield folder
     folder.close()

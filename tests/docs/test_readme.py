@@ -1,4 +1,4 @@
-"""The README's tour, word for word: each command runs, and prints what the README says it prints."""
+"""The tours of the documents, word for word: each command runs, and prints what it is said to print."""
 
 import os
 import re
@@ -42,9 +42,10 @@ def matches(expected: str, printed: str) -> bool:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_the_tour_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize("document", ["README.md", "docs/time-travel.md"])
+def test_a_tour_does_what_it_says(tmp_path: Path, document: str) -> None:
     shutil.copytree(ROOT / "fixtures", tmp_path / "fixtures")
-    tour = steps((ROOT / "README.md").read_text())
+    tour = steps((ROOT / document).read_text())
     assert len(tour) > 10
     with ServerProcess(tmp_path, "--data-dir", str(tmp_path / "kvfs-data")) as server:
         script = "\n".join(f"{step.command}\necho; echo '{MARK}'" for step in tour)

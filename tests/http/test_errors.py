@@ -518,12 +518,6 @@ def test_a_method_that_a_path_has_not_is_405_and_the_others_are_told(table: Stor
 
 
 RESERVED = [
-    ("GET", "/kv/k/history"),
-    ("GET", "/kv/k/snapshot"),
-    ("GET", "/kv/snapshot"),
-    ("GET", "/kv/diff"),
-    ("POST", "/kv/k/rollback"),
-    ("POST", "/kv/rollback"),
     ("GET", "/changes"),
     ("GET", "/changes/stream"),
     ("POST", "/db"),

@@ -24,6 +24,8 @@ def fill(path: Path) -> None:
         store.set("b/c", nasty.noise(50))
         store.set("gone", b"1")
         store.delete("gone")
+        store.set("undone", b"1")
+        store.rollback("undone")
         store.set("gap", b"1", history=False)
 
 

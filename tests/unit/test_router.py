@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from kvfs.errors import InvalidParameters, PayloadTooLarge
 from server.errors import MEANINGS, MethodNotAllowed, RouteNotFound
+from server.route import BASE, Route
 from server.router import Router, split_target
-from server.routes import BASE, RESERVED, ROUTES, Route
+from server.routes import RESERVED, ROUTES
 
 ROUTER = Router(ROUTES, RESERVED)
 KEYS = st.text(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import apsw
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -354,3 +355,63 @@ def test_keys_that_are_gone_count_as_candidates_too(tmp_path: Path) -> None:
             world.store.delete(key)
         past = world.store.list_at(START + NS)
         assert (past.keys, past.candidate_truncated) == ((), True)
+
+
+# --- what was pruned ---------------------------------------------------------------------------------
+
+
+def test_of_a_pruned_past_nobody_knows(tmp_path: Path) -> None:
+    with opened(tmp_path) as world:
+        for value in (b"1", b"2", b"3", b"4"):
+            world.store.set("k", value)
+            world.clock.move(1)
+        world.store.set("whole", b"1")
+    with closing(apsw.Connection(str(tmp_path / "app.db"))) as connection:
+        connection.execute("DELETE FROM \"kvfs_oplog_t\" WHERE key = 'k' AND op_number < 3")
+    path = str(tmp_path / "app.db")
+    with Engine(Paths(str(tmp_path))) as engine, engine.lease(path, "t") as store:
+        told = store.history("k")
+        assert [op.op_number for op, _ in told.operations] == [4, 3]
+        assert (told.total, told.oldest_op_number) == (2, 3)
+        assert told.operations[-1].before is None
+        with pytest.raises(TimeTravelGap):
+            store.snapshot("k", 2)
+        with pytest.raises(TimeTravelGap):
+            store.rollback("k", 2)
+        assert store.snapshot_at(START + NS).gap_keys == ("k",)
+        assert store.diff(START, START + NS).gap_keys == ("k",)
+        assert store.diff(START + 2 * NS, START + 3 * NS).gap_keys == ()
+        with pytest.raises(TimeTravelGap) as told_of:
+            store.rollback_table(START + NS)
+        assert told_of.value.details["gap_keys"] == ["k"]
+        assert store.rollback("k").op_number == 5
+        assert store.get("k").value == b"3"
+
+
+def test_a_history_of_large_values_comes_in_short_pages(world: World) -> None:
+    value = bytes(5 << 20)
+    for _ in range(4):
+        world.store.set("k", value)
+    seen: list[int] = []
+    while not seen or seen[-1] > 1:
+        page = world.store.history("k", before=seen[-1] if seen else None).operations
+        assert 0 < len(page) < 4
+        seen += [op.op_number for op, _ in page]
+    assert seen == [4, 3, 2, 1]
+
+
+def test_edits_are_looked_for_only_where_the_time_asked_for_is_not_past(tmp_path: Path) -> None:
+    (tmp_path / "db" / "t").mkdir(parents=True)
+    clock = HandClock(START)
+    config = Config(watch=False)
+    with (
+        Engine(Paths(str(tmp_path)), clock=clock, config=config) as engine,
+        engine.lease(str(tmp_path / "db"), "t") as store,
+    ):
+        store.set("k", b"1")
+        clock.move(1)
+        (tmp_path / "db" / "t" / "k").write_bytes(b"edited")
+        assert store.get_at("k", START).value == b"1"
+        assert [entry.value for entry in store.snapshot_at(START).entries] == [b"1"]
+        assert store.get_at("k", START + NS).value == b"edited"
+        assert store.history("k").total == 2
