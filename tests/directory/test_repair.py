@@ -40,8 +40,6 @@ def spoilt(tmp_path: Path) -> Iterator[Folder]:
     store.set("large", nasty.noise(2_000_000))
     store.set("gone", b"1")
     store.delete("gone")
-    store.set("undone", b"1")
-    store.rollback("undone")
     folder.close()
     yield folder
     folder.close()
@@ -351,3 +349,15 @@ def test_what_waits_to_be_written_to_a_log_that_was_replaced_fails_and_changes_n
         (tmp_path / "elsewhere").rename(log)
         store.set("k", b"3")
     assert check(str(db), TABLE, full=True).clean
+
+
+def test_a_rollback_to_before_a_key_was_there_is_kept(spoilt: Folder) -> None:
+    spoilt.store.set("undone", b"1")
+    spoilt.store.rollback("undone")
+    spoilt.close()
+    before = log_of(spoilt)
+    spoil_pages_in_the_middle(spoilt.home / "site.oplog")
+    rebuilt(spoilt)
+    assert before[-1].op_type == "rollback"
+    assert before[-1] in log_of(spoilt)
+    assert "undone" not in [*spoilt.store.keys()]
