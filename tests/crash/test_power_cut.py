@@ -206,6 +206,8 @@ class Editor:
 
     def edit_until(self, ending: threading.Event) -> None:
         """Edit until then."""
+        # A file that is taken away before the store is open cannot be told from one that the cut took.
+        self._store.has(EDITED)
         number = 0
         while not ending.is_set():
             number += 1
