@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
+from kvfs import disk
 from kvfs.model import FileValue, Value
 
 BLOB_MIN_BYTES: Final = (1 << 20) + 1
@@ -60,13 +61,13 @@ class Blobs:
         path = self.path(sha256)
         if os.path.exists(path):
             # It may be of a commit that failed between its making and the disk.
-            _sync(path)
+            disk.sync(path)
             return
         home = os.path.dirname(path)
         if not os.path.isdir(home):
             os.makedirs(home, exist_ok=True)
-            _sync(self._folder)
-            _sync(os.path.dirname(self._folder))
+            disk.sync(self._folder)
+            disk.sync(os.path.dirname(self._folder))
         temporary = os.path.join(self._folder, _NEW + secrets.token_hex(8))
         try:
             _write(temporary, value)
@@ -75,7 +76,7 @@ class Blobs:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
-        _sync(home)
+        disk.sync(home)
 
     def drop(self, sha256: bytes) -> None:
         """Remove a blob that no op names."""
@@ -97,16 +98,6 @@ class Blobs:
             return []
         return [os.path.join(self._folder, name) for name in names if name.startswith(_NEW)]
 
-    def clear_unfinished(self) -> None:
-        """Remove what a crash left half-made. Nobody may be making one."""
-        for path in self.unfinished():
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-
-    def size_bytes(self) -> int:
-        """How much all blobs take."""
-        return sum(os.path.getsize(self.path(sha256)) for sha256 in self.kept())
-
     def path(self, sha256: bytes) -> str:
         """Where the blob with this hash lies."""
         name = sha256.hex()
@@ -117,23 +108,9 @@ def _write(path: str, value: Value) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         if isinstance(value, bytes):
-            _write_all(fd, value)
+            disk.write_all(fd, value)
         else:
             value.copy_to(fd)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
-
-
-def _sync(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
         os.fsync(fd)
     finally:
         os.close(fd)

@@ -13,7 +13,6 @@ from kvfs.directory.state import Home
 from kvfs.errors import from_os_error
 from kvfs.paths import STATE_DIR, TABLE_DEFAULT, Kind
 
-_SIDE_FILES: Final = ("-wal", "-shm", "-journal")
 _LOG: Final = ".oplog"
 _EXTENSIONS: Final = frozenset({".db", ".db3", ".sqlite", ".sqlite3"})
 
@@ -70,7 +69,7 @@ def _look(data_dir: str, name: str) -> Listed | None:
     modified_s = int(status.st_mtime)
     if stat.S_ISDIR(status.st_mode):
         return Listed(name, path, Kind.DIRECTORY, None, modified_s, valid=True)
-    if not stat.S_ISREG(status.st_mode) or name.endswith(_SIDE_FILES):
+    if not stat.S_ISREG(status.st_mode) or name.endswith(sqlite.SIDE_FILES):
         return None
     valid = sqlite.is_database(path)
     if not valid and os.path.splitext(name)[1].lower() not in _EXTENSIONS:

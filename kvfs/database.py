@@ -10,13 +10,12 @@ from typing import Final
 
 import apsw
 
-from kvfs import idempotency, sqlite
+from kvfs import disk, idempotency, sqlite
 from kvfs.errors import DatabaseError, InvalidParameters, from_os_error
 from kvfs.sqlite import ReadPool
 from kvfs.status import DatabaseStatus
 
 _OPEN_WAIT_S: Final = 5.0
-_SIDE_FILES: Final = ("-wal", "-shm", "-journal")
 
 
 class Database:
@@ -35,7 +34,7 @@ class Database:
                 self.readonly = self._writing.readonly("main")
                 if self._writing.pragma("encoding") != "UTF-8":
                     raise InvalidParameters("The database's text encoding is not UTF-8")
-            self._identity = _identity(path)
+            self._identity = disk.identity(path)
         except BaseException:
             self.close()
             raise
@@ -105,17 +104,10 @@ class Database:
         return False
 
     def status(self) -> DatabaseStatus:
-        size = 0
-        for path in (self.path, f"{self.path}-wal"):
-            with suppress(OSError):
-                size += os.stat(path).st_size
-        return DatabaseStatus(self.path, size, self.readonly)
+        return DatabaseStatus(self.path, sqlite.size_bytes(self.path), self.readonly)
 
     def replaced(self) -> bool:
-        try:
-            return _identity(self.path) != self._identity
-        except OSError:
-            return True
+        return disk.identity(self.path) != self._identity
 
     def close(self) -> None:
         with self._close_lock:
@@ -131,15 +123,10 @@ class Database:
         self._writing.close()
 
 
-def side_files(path: str) -> list[str]:
-    """The files that SQLite may keep beside a database."""
-    return [path + suffix for suffix in _SIDE_FILES]
-
-
 def delete(path: str) -> int:
     """Remove a database that nobody has open, and its side files; how many files that were."""
     removed = 0
-    for name in (path, *side_files(path)):
+    for name in sqlite.files_of(path):
         try:
             os.unlink(name)
             removed += 1
@@ -148,8 +135,3 @@ def delete(path: str) -> int:
         except OSError as exc:
             raise from_os_error(exc, f"delete {name}") from exc
     return removed
-
-
-def _identity(path: str) -> tuple[int, int]:
-    found = os.stat(path)
-    return found.st_dev, found.st_ino

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import apsw
 import orjson
 
+from kvfs import disk
 from kvfs.errors import (
     DatabaseError,
     DatabaseNotFound,
@@ -27,6 +28,9 @@ from kvfs.errors import (
 T = TypeVar("T")
 
 SqlValue = None | int | float | str | bytes
+
+SIDE_FILES: Final = ("-wal", "-shm", "-journal")
+"""How the names end of what SQLite keeps beside a database."""
 
 SQLITE_VERSION: Final = apsw.sqlite_lib_version()
 
@@ -223,7 +227,7 @@ def untouched(path: str) -> Iterator[apsw.Connection]:
     """
     if not os.path.exists(path):
         raise DatabaseNotFound("Database file does not exist")
-    before = _identity(path)
+    before = disk.identity(path)
     shared = os.path.exists(path + "-shm")
     if shared:
         # A program may have it open. If none has, SQLite reads the log that one has left by itself.
@@ -240,10 +244,10 @@ def untouched(path: str) -> Iterator[apsw.Connection]:
         finally:
             connection.close()
     except (apsw.Error, KvfsError) as exc:
-        if _identity(path) != before or os.path.exists(path + "-shm") != shared:
+        if disk.identity(path) != before or os.path.exists(path + "-shm") != shared:
             raise Disturbed from exc
         raise
-    if _identity(path) != before or (not shared and os.path.exists(path + "-shm")):
+    if disk.identity(path) != before or (not shared and os.path.exists(path + "-shm")):
         raise Disturbed
 
 
@@ -267,12 +271,18 @@ def _first_readable(path: str, ways: Sequence[str]) -> apsw.Connection:
     raise AssertionError
 
 
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+def files_of(path: str) -> list[str]:
+    """A database's file, and those that SQLite may keep beside it."""
+    return [path, *(path + suffix for suffix in SIDE_FILES)]
+
+
+def size_bytes(path: str) -> int:
+    """What a database takes on the disk, with its write-ahead log."""
+    size = 0
+    for name in (path, f"{path}-wal"):
+        with suppress(OSError):
+            size += os.stat(name).st_size
+    return size
 
 
 def quoted(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import apsw
 
-from kvfs import content_types, sqlite
+from kvfs import content_types, disk, sqlite
 from kvfs.config import Config
 from kvfs.directory import files, recovery
 from kvfs.directory.folder import Folder
@@ -140,7 +140,7 @@ class Batch:
                 tree.make_room(path_of(op.key), state.temporary)
                 files.write_new(state.temporary, str(op.seq), op.entry.value, self._rights(op.key))
                 if self._config.sync_files:
-                    files.sync(state.temporary, str(op.seq))
+                    disk.sync(str(op.seq), dir_fd=state.temporary)
         except NoKey as exc:
             raise PathConflict(str(exc)) from exc
         except OSError as exc:

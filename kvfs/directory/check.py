@@ -13,13 +13,11 @@ at a time, and only what is different then is one. Kinds of differences, besides
 
 from __future__ import annotations
 
-import fcntl
 import heapq
 import os
-import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -35,7 +33,7 @@ from kvfs.directory.files import Tree
 from kvfs.directory.index import VERSION, IndexReader, Row
 from kvfs.directory.looks import Signature
 from kvfs.directory.names import NoKey, path_of
-from kvfs.directory.state import LOG_NAME, Home
+from kvfs.directory.state import LOG_NAME, Home, held
 from kvfs.directory.survey import IGNORED, IGNORED_BY_RULE, UNREADABLE, shown_path, walk
 from kvfs.errors import KvfsError, Overloaded, from_os_error
 from kvfs.model import Entry, FileValue, Op, value_hash
@@ -43,8 +41,6 @@ from kvfs.oplog import OpLog
 from kvfs.sqlite import fetch
 
 _ATTEMPTS: Final = 5
-_LOCK_WAIT_S: Final = 30.0
-_LOCK_PAUSE_S: Final = 0.002
 _KEYS_UNDER_LOCK: Final = 200
 _PAGE: Final = 1000
 _OURS: Final = frozenset({"clock"})
@@ -132,11 +128,11 @@ class _Check:
         self._open_index()
         files, keys, suspects = self._compare_all()
         for start in range(0, len(suspects), _KEYS_UNDER_LOCK):
-            with self._locked():
+            with held(self._home, shared=True):
                 for key in suspects[start : start + _KEYS_UNDER_LOCK]:
                     self._differences += self._compare_again(key)
         ops = self._check_log()
-        with self._locked():
+        with held(self._home, shared=True):
             self._check_index_is_up_to_date()
             self._check_temporary()
         return Checked(
@@ -337,7 +333,7 @@ class _Check:
     def _check_blobs(self, log_at: apsw.Connection) -> None:
         suspects = [*audit.blobs(self._log, log_at, self._blobs, self._db, full=self._full)]
         if suspects:
-            with self._locked():
+            with held(self._home, shared=True):
                 there = [*audit.blobs(self._log, log_at, self._blobs, self._db, full=False)]
             # What is in a blob never changes.
             spoilt = [each for each in suspects if each.kind == "blob-wrong" and each not in there]
@@ -362,30 +358,6 @@ class _Check:
 
     def _found(self, kind: str, path: str, detail: str) -> None:
         self._differences.append(Difference(kind, None, shown_path(os.path.relpath(path, self._db)), detail))
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Nobody writes to the folder meanwhile."""
-        try:
-            # A lock needs no right to write.
-            fd = os.open(self._home.lock, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            yield
-            return
-        try:
-            deadline = time.monotonic() + _LOCK_WAIT_S
-            while True:
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError as exc:
-                    if time.monotonic() > deadline:
-                        message = "Another program is writing to the folder all the time"
-                        raise Overloaded(message, retry_after_s=1) from exc
-                    time.sleep(_LOCK_PAUSE_S)
-            yield
-        finally:
-            os.close(fd)
 
 
 class _Seen:

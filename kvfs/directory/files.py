@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
+from kvfs import disk
 from kvfs.directory import renames
 from kvfs.directory.ignore import RulesFile
 from kvfs.directory.looks import (
@@ -172,14 +173,14 @@ class Tree(Looks):
         components = path_of(key)
         fd = self.root
         try:
-            sync(fd, ".")
+            disk.sync(".", dir_fd=fd)
             for name in components:
                 try:
                     below = os.open(name, FOLDER, dir_fd=fd)
                 except (FileNotFoundError, NotADirectoryError):
                     return
                 fd = swap(fd, below, self.root)
-                sync(fd, ".")
+                disk.sync(".", dir_fd=fd)
         finally:
             swap(fd, -1, self.root)
 
@@ -254,9 +255,7 @@ def write_new(folder: int, name: str, value: Value, rights: Rights | None = None
                 os.fchown(fd, rights.owner, rights.group)
             os.fchmod(fd, rights.mode)
         if isinstance(value, bytes):
-            view = memoryview(value)
-            while view:
-                view = view[os.write(fd, view) :]
+            disk.write_all(fd, value)
             return
         value.copy_to(fd)
     finally:
@@ -266,15 +265,6 @@ def write_new(folder: int, name: str, value: Value, rights: Rights | None = None
 def signature_of(folder: int, name: str) -> Signature:
     """The signature of a file of our own."""
     return Signature.of(os.stat(name, dir_fd=folder, follow_symlinks=False))
-
-
-def sync(folder: int, name: str) -> None:
-    """Make a file of our own durable, or with `.` a folder's names."""
-    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def nameless(folder: str) -> FileValue:
@@ -296,15 +286,6 @@ def opened(folder: int, name: str) -> FileValue | None:
     except FileNotFoundError:
         return None
     return FileValue(fd, os.fstat(fd).st_size)
-
-
-def names_in(folder: int) -> list[str]:
-    """The names in a folder of our own."""
-    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        return os.listdir(fd)
-    finally:
-        os.close(fd)
 
 
 def _put(folder: int, name: str, temporary: str, store: int, key: str) -> Signature | None:
@@ -378,7 +359,7 @@ def remove(folder: int, name: str) -> None:
         os.unlink(name, dir_fd=folder)
     except IsADirectoryError:
         with opened_folder(name, folder) as inside:
-            for below in names_in(inside):
+            for below in disk.names_in(inside):
                 remove(inside, below)
         os.rmdir(name, dir_fd=folder)
     except FileNotFoundError:

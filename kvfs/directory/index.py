@@ -317,9 +317,9 @@ class Index:
         return connection
 
     def _remove(self) -> None:
-        for suffix in ("", "-wal", "-shm"):
+        for name in sqlite.files_of(self._path):
             with suppress(FileNotFoundError):
-                os.unlink(self._path + suffix)
+                os.unlink(name)
 
     def _connect(self) -> apsw.Connection:
         return sqlite.connect(

@@ -22,7 +22,7 @@ import errno
 from contextlib import suppress
 from typing import Final
 
-from kvfs import content_types
+from kvfs import content_types, disk
 from kvfs.directory import files
 from kvfs.directory.files import Tree
 from kvfs.directory.looks import Signature
@@ -205,7 +205,7 @@ def _log_left_over(state: State, op: Op, since: int) -> bool:
 
 def _restore_folders(state: State, tree: Tree) -> None:
     """Put folders in place that were to take a file's name, where the process ended on the way."""
-    for name in files.names_in(state.temporary):
+    for name in disk.names_in(state.temporary):
         if name.endswith(".path"):
             with suppress(OSError):
                 tree.restore_folder(state.temporary, name)

@@ -21,6 +21,8 @@ import stat
 from contextlib import suppress
 from typing import Final
 
+from kvfs import disk
+
 _NOREPLACE: Final = 1
 _EXCHANGE: Final = 2
 _UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
@@ -114,9 +116,7 @@ def _copy(held: int, folder: int, name: str) -> None:
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
     try:
         while chunk := os.read(held, _COPY_BYTES):
-            rest = memoryview(chunk)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
+            disk.write_all(fd, chunk)
     finally:
         os.close(fd)
 

@@ -15,13 +15,12 @@ no change cursor of the old log is valid in the new one.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import time
 from bisect import bisect_right, insort
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Final, NamedTuple
@@ -29,18 +28,16 @@ from typing import Any, Final, NamedTuple
 import apsw
 import orjson
 
-from kvfs import sqlite
+from kvfs import disk, sqlite
 from kvfs.blobs import Blobs
 from kvfs.directory import audit
 from kvfs.directory.audit import UNREADABLE
-from kvfs.directory.state import ASIDE, LOG_NAME, SIDE_FILES, Home, make_log, new_log_id
-from kvfs.errors import KvfsError, Overloaded, from_os_error
+from kvfs.directory.state import ASIDE, LOG_NAME, Home, held, make_log, new_log_id
+from kvfs.errors import KvfsError, from_os_error
 from kvfs.model import NS, OpType, Origin, value_hash
 from kvfs.oplog import BLOB, GAP, OpLog
 from kvfs.sqlite import fetch, stored_value
 
-_LOCK_WAIT_S: Final = 30.0
-_LOCK_PAUSE_S: Final = 0.002
 _ROW_MIN_BYTES: Final = 40
 _TS_NS: Final = 5
 _UNKNOWN_HASH: Final = bytes(32)
@@ -72,7 +69,7 @@ def repair(db: str, table: str, state_dir: str | None = None) -> Repaired | None
     if not home.known():
         return None
     try:
-        with _locked(home), sqlite.errors("repair the op-log"):
+        with held(home, shared=False), sqlite.errors("repair the op-log"):
             return _Repair(home).run()
     except OSError as exc:
         raise from_os_error(exc, f"repair {home.log}") from exc
@@ -135,13 +132,13 @@ class _Repair:
 
     def _put_new_in_place(self, aside: str) -> None:
         """The damaged log is set aside: what belongs to it goes after it, and the new one takes its place."""
-        for suffix in SIDE_FILES:
+        for suffix in sqlite.SIDE_FILES:
             with suppress(FileNotFoundError):
                 os.rename(self._home.log + suffix, aside + suffix)
         # A write-ahead log must never come to lie beside another log.
-        _sync(self._home.path)
+        disk.sync(self._home.path)
         os.rename(self._new, self._home.log)
-        _sync(self._home.path)
+        disk.sync(self._home.path)
 
     def _free_name(self) -> str:
         path = self._home.log + ASIDE + time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
@@ -224,8 +221,8 @@ class _Repair:
                 new.execute("INSERT OR REPLACE INTO kvfs_settings VALUES (?, ?)", (audit.LOST, value))
             new.pragma("wal_checkpoint", "truncate")
         shutil.rmtree(self._copies)
-        _sync(self._new)
-        _sync(self._home.path)
+        disk.sync(self._new)
+        disk.sync(self._home.path)
         return kept, gaps, tuple(stretches)
 
     def _opened(self, source: str) -> apsw.Connection | None:
@@ -491,35 +488,7 @@ def _graft_first_page(damaged: str, sound: str) -> None:
         file.write(page)
 
 
-@contextmanager
-def _locked(home: Home) -> Iterator[None]:
-    """Nobody writes to the folder, or opens it, meanwhile."""
-    fd = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        deadline = time.monotonic() + _LOCK_WAIT_S
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as exc:
-                if time.monotonic() > deadline:
-                    message = "Another program is writing to the folder all the time"
-                    raise Overloaded(message, retry_after_s=1) from exc
-                time.sleep(_LOCK_PAUSE_S)
-        yield
-    finally:
-        os.close(fd)
-
-
 def _remove(path: str) -> None:
-    for suffix in ("", *SIDE_FILES):
+    for name in sqlite.files_of(path):
         with suppress(FileNotFoundError):
-            os.unlink(path + suffix)
-
-
-def _sync(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+            os.unlink(name)

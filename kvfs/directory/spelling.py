@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 
+from kvfs import disk
 from kvfs.directory.mounts import folds_names
 from kvfs.directory.names import Hidden, NoKey
 from kvfs.model import NS
@@ -77,7 +78,7 @@ class Spelling:
         known = self._known.get(status.st_ino)
         if known is not None and known[0] == times:
             return known[1]
-        names = frozenset(_listed(folder))
+        names = frozenset(disk.names_in(folder))
         # The root of a vfat has no times.
         if self._brief or 0 < max(times) < time.time_ns() - _SETTLED_NS:
             if len(self._known) >= _FOLDERS_KEPT:
@@ -128,7 +129,7 @@ def _answers(temporary: int, name: str, other: str) -> bool:
 def _holds(temporary: int, name: str) -> bool:
     try:
         with _Trial(temporary, name) as folder:
-            return _listed(folder) == [name]
+            return disk.names_in(folder) == [name]
     except OSError:
         return False
 
@@ -167,11 +168,3 @@ class _Trial:
     def _clear(self) -> None:
         for name in os.listdir(self._folder):
             os.unlink(name, dir_fd=self._folder)
-
-
-def _listed(folder: int) -> list[str]:
-    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        return os.listdir(fd)
-    finally:
-        os.close(fd)

@@ -22,6 +22,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from typing import Final, cast
 
 import apsw
 
-from kvfs import idempotency, sqlite
+from kvfs import disk, idempotency, sqlite
 from kvfs.blobs import Blobs
 from kvfs.directory import files
 from kvfs.directory.index import Index, boot_id
@@ -41,9 +42,10 @@ from kvfs.sqlite import ReadPool, fetch, sql_value, stored_value
 
 LOG_NAME: Final = "files"
 ASIDE: Final = ".damaged-"
-SIDE_FILES: Final = ("-wal", "-shm")
 _NO_WRITING: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _HASH_CHARS: Final = 16
+_LOCK_WAIT_S: Final = 30.0
+_LOCK_PAUSE_S: Final = 0.002
 _COPY_PAGES: Final = 4096
 
 _SCHEMA: Final = """
@@ -106,7 +108,7 @@ class Home:
         return [
             os.path.join(self.path, name)
             for name in names
-            if name.startswith(beginning) and not name.endswith(SIDE_FILES)
+            if name.startswith(beginning) and not name.endswith(sqlite.SIDE_FILES)
         ]
 
     def known(self) -> bool:
@@ -169,7 +171,7 @@ class State:
             raise
         self.log_readers = ReadPool(home.log)
         try:
-            self._log_identity = _identity(home.log)
+            self._log_identity = disk.identity(home.log)
             self.log_id = self._open_log()
             self.index = Index(home.index, log_id=self.log_id)
         except BaseException:
@@ -214,7 +216,7 @@ class State:
 
     def replaced(self) -> bool:
         """Whether another op-log is now where this one was opened."""
-        return _identity(self.home.log) != self._log_identity
+        return disk.identity(self.home.log) != self._log_identity
 
     def renew_index(self) -> None:
         """Begin a new index, in place of one that is lost; between `begin`s."""
@@ -315,11 +317,7 @@ class State:
 
     def log_bytes(self) -> int:
         """What the op-log takes on the disk, without its blobs."""
-        size = 0
-        for suffix in ("", "-wal"):
-            with suppress(OSError):
-                size += os.stat(self.home.log + suffix).st_size
-        return size
+        return sqlite.size_bytes(self.home.log)
 
     # --- parts -------------------------------------------------------------------------------------------
 
@@ -372,9 +370,40 @@ def make_log(log: OpLog, connection: apsw.Connection, log_id: str) -> None:
     connection.execute(idempotency.SCHEMA)
 
 
+@contextmanager
+def held(home: Home, *, shared: bool) -> Iterator[None]:
+    """Nobody writes to the folder, or opens it, meanwhile; `shared` by all that only look.
+
+    They make no lock where there is none. Raises `Overloaded` where another program has it all the time.
+    """
+    flags = os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT  # to look needs no right to write
+    try:
+        fd = os.open(home.lock, flags | os.O_CLOEXEC, 0o666)
+    except FileNotFoundError:
+        if not shared:
+            raise
+        yield
+        return
+    operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        deadline = time.monotonic() + _LOCK_WAIT_S
+        while True:
+            try:
+                fcntl.flock(fd, operation | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as exc:
+                if time.monotonic() > deadline:
+                    message = "Another program is writing to the folder all the time"
+                    raise Overloaded(message, retry_after_s=1) from exc
+                time.sleep(_LOCK_PAUSE_S)
+        yield
+    finally:
+        os.close(fd)
+
+
 def _check_writable(home: Home) -> None:
     """Raise PermissionError for what SQLite would open for reading alone, to fail at the first write."""
-    databases = [path + suffix for path in (home.log, home.index) for suffix in ("", *SIDE_FILES)]
+    databases = (*sqlite.files_of(home.log), *sqlite.files_of(home.index))
     for path in (home.path, home.temporary, *databases):
         if os.path.exists(path) and not os.access(path, os.W_OK, effective_ids=True):
             raise PermissionError(errno.EACCES, "Permission denied", path)
@@ -399,17 +428,8 @@ def _copy_log(path: str, copy: str) -> None:
 
 def clear(temporary: int) -> None:
     """Remove what a crash left among the temporary files. The lock is held."""
-    for name in files.names_in(temporary):
+    for name in disk.names_in(temporary):
         files.remove(temporary, name)
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    """What tells a file from another at the same path; None where there is none."""
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _same_device(path: str, db: str) -> bool:
