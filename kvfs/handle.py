@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
-from kvfs import content_types, listing, timetravel
+from kvfs import content_types, feed, listing, timetravel
 from kvfs.config import Config
+from kvfs.cursor import Cursor
 from kvfs.errors import DeadlineExceeded, InvalidParameters, NotFound, Overloaded, PathConflict
+from kvfs.followers import Follower
 from kvfs.idempotency import fingerprint
 from kvfs.keys import check_key
 from kvfs.model import (
@@ -41,6 +42,7 @@ from kvfs.model import (
     WriteResult,
 )
 from kvfs.pending import Pending
+from kvfs.settling import Looking, Settled, noting
 from kvfs.status import Rebuilt
 from kvfs.store import Reader, Store, Unsettled
 from kvfs.writer import Batch, Writer
@@ -142,7 +144,7 @@ class Handle:
             time.sleep(attempt * _LIST_PAUSE_S)
             appeared = self._store.scan(query.prefix, self._clock())
             if appeared is not None:
-                self._settle(_noting(appeared, looked), deadline)
+                self._settle(noting(appeared, looked), deadline)
             try:
                 with self._store.reading(self._clock(), deadline, looked=looked) as reader:
                     page = listing.page(reader, query)
@@ -295,9 +297,34 @@ class Handle:
                 return
             query = replace(query, after=page.last)
 
-    def cursor(self, seq: int) -> str:
-        """The change cursor of a place in this store's op-log; opaque."""
-        return f"{self._store.log_id()}.{seq}"
+    # --- following --------------------------------------------------------------------------------------
+
+    def place(self, since: Cursor | None = None, *, deadline: float | None = None) -> feed.Place:
+        """Where the log is to be read on: from `since`, or None: from now on; and from where it could be.
+
+        Raises `ChangeCursorExpired`.
+        """
+        return self._look(lambda reader: feed.place(reader, since), deadline)
+
+    def changes(self, query: feed.Query, *, deadline: float | None = None) -> feed.Page:
+        """A page of what changed; raises `ChangeCursorExpired`. It does not look for outside edits itself."""
+        page = self._look(lambda reader: feed.page(reader, query), deadline)
+        if page.unfinished and not page.has_more and not page.events:
+            # Whoever logged the rest is at it, or did not live to put it in place: the writer finds out.
+            self._settle(iter(()), deadline)
+            page = self._look(lambda reader: feed.page(reader, query), deadline)
+        return page
+
+    def follow(self, follower: Follower) -> Callable[[], None]:
+        """Tell somebody when something was committed; what is returned ends that.
+
+        What other programs commit nobody tells: a look at `place` now and then does.
+        """
+        return self._writer.followers.add(follower)
+
+    def replaced(self) -> bool:
+        """Whether another file or folder is now where this store was opened."""
+        return self._store.volume.replaced()
 
     # --- writing ----------------------------------------------------------------------------------------
 
@@ -484,7 +511,7 @@ class Handle:
             self._settle(self._store.scan("", self._clock(), everything=True), deadline)
 
     def _settle_soon(self, keys: Sequence[str]) -> Pending[bool]:
-        looking = _Looking(iter(keys))
+        looking = Looking(iter(keys))
         return self._writer.submit(lambda batch: batch.on(self._store).settle(looking.again()), heavy=True)
 
     def _forget_index(self, batch: Batch) -> None:
@@ -500,11 +527,11 @@ class Handle:
         for _ in self._settling(keys, deadline):
             pass
 
-    def _settling(self, keys: Iterator[str] | None, deadline: float | None) -> Iterator[_Settled]:
+    def _settling(self, keys: Iterator[str] | None, deadline: float | None) -> Iterator[Settled]:
         """As `_settle`, telling of each step."""
         if keys is None:
             return
-        looking = _Looking(keys)
+        looking = Looking(keys)
 
         def look(batch: Batch) -> tuple[bool, Sequence[Op]]:
             transaction = batch.on(self._store)
@@ -515,7 +542,7 @@ class Handle:
         while not done:
             done, ops = self._wait(self._writer.submit(look, deadline=deadline, heavy=True), deadline)
             changed = sum(op.origin is Origin.FILE for op in ops)
-            yield _Settled(looking.went_through(), changed, len(ops))
+            yield Settled(looking.went_through(), changed, len(ops))
 
     def _check(self, write: Write) -> tuple[int, bool]:
         """Check a write's keys and limits; how many bytes its values have, and whether it may take long."""
@@ -547,54 +574,9 @@ class Handle:
         return pending.result()
 
 
-class _Settled(NamedTuple):
-    """What came of looking at some keys: how many they were, those that had changed, the ops for that."""
-
-    looked: int
-    changed: int
-    recorded: int
-
-
-class _Looking:
-    """Keys to look at, some in each batch: a batch that begins again gets again what it had."""
-
-    def __init__(self, keys: Iterator[str]) -> None:
-        self._keys = keys
-        self._ahead: deque[str] = deque()
-        self._given: list[str] = []
-
-    def again(self) -> Iterator[str]:
-        """The keys that no batch has gone through yet."""
-        self._ahead.extendleft(reversed(self._given))
-        self._given.clear()
-        while True:
-            try:
-                key = self._ahead.popleft() if self._ahead else next(self._keys)
-            except StopIteration:
-                return
-            self._given.append(key)
-            yield key
-
-    def went_through(self) -> int:
-        """A batch has gone through what it had; how many that were."""
-        looked = len(self._given)
-        self._given.clear()
-        return looked
-
-
 def _tell_nobody(done: int, total: int) -> None:
     pass
 
 
 def _size(write: KeyWrite) -> int:
     return len(write.value) if isinstance(write, Set) else 0
-
-
-def _noting(keys: Iterator[str], noted: set[str]) -> Iterator[str]:
-    """The keys, which are noted as they come. Not a generator: it goes on after `keys` has failed."""
-
-    def note(key: str) -> str:
-        noted.add(key)
-        return key
-
-    return map(note, keys)

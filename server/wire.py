@@ -95,7 +95,7 @@ def seconds(ns: int | None) -> int | None:
 # --- lists ---------------------------------------------------------------------------------------------
 
 
-def page_form(page: Page, query: Query, change_cursor: str) -> Json:
+def page_form(page: Page, query: Query) -> Json:
     """One page of keys."""
     count = len(page.entries) + len(page.prefixes)
     answer: Json = {
@@ -108,7 +108,7 @@ def page_form(page: Page, query: Query, change_cursor: str) -> Json:
         "has_more": page.has_more,
         "next_cursor": str(query.offset + count) if page.has_more else None,
         "next_after": page.last if page.has_more else None,
-        "change_cursor": change_cursor,
+        "change_cursor": str(page.cursor),
     }
     if query.delimiter:
         answer["delimiter"] = query.delimiter
