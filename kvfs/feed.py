@@ -101,8 +101,8 @@ class Page:
     events: tuple[Event, ...]
     next: Cursor
     oldest: Cursor
-    has_more: bool
-    unfinished: bool
+    has_more: bool = False
+    unfinished: bool = False
 
 
 def place(reader: Reader, since: Cursor | None) -> Place:

@@ -76,6 +76,11 @@ class Handle:
         """Whether the keys are files in a folder."""
         return self._store.directory
 
+    @property
+    def table(self) -> str:
+        """The table's name, or the folder's."""
+        return self._store.name
+
     def owning(self, on_close: Callable[[], None]) -> Handle:
         """This handle, which from now on owns what `on_close` closes."""
         self._on_close = on_close
