@@ -20,8 +20,8 @@ import enum
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Hashable, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
@@ -38,6 +38,8 @@ T = TypeVar("T")
 _LOG = logging.getLogger("server.feed")
 
 _SHARE: Final = 0.1
+_SHARE_OF_QUIET: Final = 0.5
+_QUIET: Final = 0.05
 _SLICE_S: Final = 0.002
 _LOOK_S: Final = 0.2
 _READ_S: Final = 30.0
@@ -95,10 +97,18 @@ class Follower(Protocol):
 
 
 class Pacer:
-    """Keeps what deliveries take of the loop's time to a share of it. An idle one lets them go at once."""
+    """Keeps what deliveries take of the loop's time to a share of it, a small one where requests want it too.
+
+    After a rest it lets them go at once.
+    """
 
     def __init__(self) -> None:
         self._free_at = 0.0
+        self._taken_s = 0.0
+        # When it was last looked who uses the loop; its thread's time then, and what deliveries took since.
+        self._looked_s = time.monotonic()
+        self._used_s = time.thread_time()
+        self._delivered_s = 0.0
 
     async def turn(self) -> None:
         """Wait until there is time again."""
@@ -106,9 +116,29 @@ class Pacer:
         if wait_s > 0:
             await asyncio.sleep(wait_s)
 
-    def spend(self, spent_s: float) -> None:
-        """So much was taken."""
-        self._free_at = max(time.monotonic(), self._free_at) + spent_s * (1 / _SHARE - 1)
+    @contextmanager
+    def delivering(self) -> Iterator[float]:
+        """Count what is done inside; yields when it began."""
+        began_s, used_s = time.monotonic(), time.thread_time()
+        try:
+            yield began_s
+        finally:
+            self._taken_s += time.monotonic() - began_s
+            self._delivered_s += time.thread_time() - used_s
+
+    def rest(self, more_s: float) -> None:
+        """Let as much time pass before the next turn as what was taken is worth, and `more_s` of a thread."""
+        share = _SHARE if self._others() > _QUIET else _SHARE_OF_QUIET
+        taken_s, self._taken_s = self._taken_s + more_s, 0.0
+        self._free_at = max(time.monotonic(), self._free_at) + taken_s * (1 / share - 1)
+
+    def _others(self) -> float:
+        """What part of the time since this was last asked the loop has worked on other things."""
+        now_s, used_s = time.monotonic(), time.thread_time()
+        others_s = used_s - self._used_s - self._delivered_s
+        passed_s = now_s - self._looked_s
+        self._looked_s, self._used_s, self._delivered_s = now_s, used_s, 0.0
+        return others_s / passed_s if passed_s else 1.0
 
 
 class Feeds:
@@ -407,17 +437,20 @@ class Group:
 
     async def _deliver(self, page: Page, place: Cursor, followers: list[Follower]) -> None:
         """Hand a page to those who are still where it begins, without holding up the loop for long."""
-        spent_s = page.cost_s
-        began_s = time.monotonic()
-        for follower in followers:
-            # Since it was asked it may have left, or taken a checkpoint that fills its buffer.
-            if follower.ready and follower.cursor == place:
-                follower.take(page)
-            if (taken_s := time.monotonic() - began_s) > _SLICE_S:
-                spent_s += taken_s
-                await asyncio.sleep(0)
-                began_s = time.monotonic()
-        self._feeds.pacer.spend(spent_s + time.monotonic() - began_s)
+        pacer = self._feeds.pacer
+        waiting = iter(followers)
+        left = len(followers)
+        while left:
+            with pacer.delivering() as began_s:
+                for follower in waiting:
+                    left -= 1
+                    # Since it was asked it may have left, or taken a checkpoint that fills its buffer.
+                    if follower.ready and follower.cursor == place:
+                        follower.take(page)
+                    if time.monotonic() - began_s > _SLICE_S:
+                        break
+            await asyncio.sleep(0)
+        pacer.rest(page.cost_s)
 
     async def _checkpoint(self) -> None:
         """Tell each how far it has come, so that a quiet connection and its cursor stay fresh."""
