@@ -15,7 +15,7 @@ from multidict import istr
 from kvfs import cursor, feed
 from kvfs.cursor import Cursor
 from kvfs.engine import Lease
-from kvfs.errors import ChangeCursorExpired, KvfsError
+from kvfs.errors import ChangeCursorExpired, DatabaseNotFound, KvfsError
 from kvfs.handle import Handle
 from server import sse, wire
 from server.errors import JSON
@@ -127,10 +127,13 @@ class StreamReply(Reply):
             request.protocol.listener = follower
             follower.write(sse.RETRY + self._ready() + self._start.frame())
             why = await self._follow(follower)
-            if why is not End.GONE:
-                _ = request.transport  # it may have closed since
-                follower.write(sse.event("end", {"reason": why, "cursor": str(follower.cursor)}))
-                request.protocol.hang_up()
+            if why is End.GONE:
+                return
+            if why is not End.LOST:
+                told = sse.event("end", {"reason": why, "cursor": str(follower.cursor)})
+                request.transport.write(told)  # raises where the client has left meanwhile
+                follower.sent += len(told)
+            request.protocol.hang_up()
         finally:
             self.sent = follower.sent
             request.protocol.listener = None
@@ -163,8 +166,10 @@ class StreamReply(Reply):
             try:
                 self._lease = await self._reopened()
                 start = await _start(feeds, self._lease.handle, follower.cursor)
-            except KvfsError:
+            except DatabaseNotFound:
                 return End.DELETED
+            except KvfsError:
+                return End.LOST  # whoever comes back is told why
             follower.move(start.place.cursor)
             follower.write(start.frame())
 

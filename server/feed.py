@@ -446,7 +446,7 @@ class Group:
                     left -= 1
                     # Since it was asked it may have left, or taken a checkpoint that fills its buffer.
                     if follower.ready and follower.cursor == place:
-                        follower.take(page)
+                        _hand(page, follower)
                     if time.monotonic() - began_s > _SLICE_S:
                         break
             await asyncio.sleep(0)
@@ -458,6 +458,15 @@ class Group:
         for place, followers in self._places(ready).items():
             told = Page(sse.event("checkpoint", {"cursor": str(place)}, place), 0, place)
             await self._deliver(told, place, followers)
+
+
+def _hand(page: Page, follower: Follower) -> None:
+    try:
+        follower.take(page)
+    except Exception:
+        # One broken connection must not end the others'.
+        _LOG.exception("a follower cannot take what it is told")
+        follower.ended(End.LOST)
 
 
 def _read_page(handle: Handle, query: feed.Query) -> Page:

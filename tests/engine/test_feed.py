@@ -12,7 +12,7 @@ import pytest
 
 from kvfs.cursor import Cursor, parse
 from kvfs.errors import ChangeCursorExpired, DatabaseNotFound, KeyNotFound
-from kvfs.feed import Event, Kind, Omitted, Query
+from kvfs.feed import Event, Kind, Omitted, Query, page
 from kvfs.followers import Ending
 from kvfs.handle import Handle
 from kvfs.listing import Query as ListQuery
@@ -44,11 +44,11 @@ def all_events(store: Handle, since: Cursor = NOWHERE, *, values: bool = False) 
     found: list[Event] = []
     query = Query(since, values=values, limit=3)
     while True:
-        page = store.changes(query)
-        found += page.events
-        if not page.has_more:
+        told = store.changes(query)
+        found += told.events
+        if not told.has_more:
             return found
-        query = replace(query, since=page.next)
+        query = replace(query, since=told.next)
 
 
 def test_every_change_is_told_in_order_with_its_value(place: Place) -> None:
@@ -154,6 +154,18 @@ def test_what_a_follower_reads_when_it_is_told_is_there(place: Place) -> None:
         for seq in range(1, 6):
             store.set("k", b"1")
             eventually(partial(shows, seq), WAIT_S, "the op shows")
+
+
+def test_a_look_that_is_taken_while_something_is_written_shows_nothing_that_its_log_lacks(
+    place: Place,
+) -> None:
+    with place.store() as store:
+        store.set("k", b"1")
+        with store._store.reading(0) as reader:
+            assert reader.last_seq() == 1
+            store.set("k", b"2")
+            assert reader.tail()[0] == 1
+            assert [event.op.seq for event in page(reader, Query(NOWHERE)).events] == [1]
 
 
 def test_deleting_a_database_tells_those_who_follow_it_and_waits_for_them(table: Place) -> None:
