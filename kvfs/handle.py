@@ -201,7 +201,7 @@ class Handle:
         """
         check_key(key)
         if ts_ns >= self._clock():
-            self._settle_key(key, deadline)
+            self._settle_keys([key], deadline)
         return self._look(lambda reader: timetravel.entry_at(reader, key, ts_ns), deadline)
 
     def list_at(
@@ -237,7 +237,7 @@ class Handle:
 
         Raises `KeyNotFound` for a key that has none.
         """
-        self._settle_key(key, deadline)
+        self._settle_keys([key], deadline)
         return self._look(
             lambda log: timetravel.history(log, key, limit=limit, before=before, after=after, newest=newest),
             deadline,
@@ -248,7 +248,7 @@ class Handle:
 
         Raises `KeyNotFound` where there is no such op, `TimeTravelGap` where its value is not known.
         """
-        self._settle_key(key, deadline)
+        self._settle_keys([key], deadline)
         return self._look(lambda log: timetravel.snapshot(log, key, op_number), deadline)
 
     def op(self, key: str, op_number: int) -> Op | None:
@@ -417,8 +417,10 @@ class Handle:
             None if exclude_keys is None else tuple(exclude_keys),
             dry_run,
         )
-        if self._store.directory and keys is None:
-            # Some at a time, so that the rollback itself has little to look at.
+        # Some at a time, so that the rollback itself has little to look at.
+        if keys is not None:
+            self._settle_keys(keys, deadline)
+        elif self._store.directory:
             self.settle_all(deadline=deadline)
         return self.apply(write, deadline=deadline, idempotency_key=idempotency_key)
 
@@ -469,11 +471,13 @@ class Handle:
                 self._settle(iter(exc.keys), deadline)
         raise Overloaded("The folder's index is lost again and again", retry_after_s=1)
 
-    def _settle_key(self, key: str, deadline: float | None) -> None:
-        """Have what was done to a key behind the server's back in its history."""
-        check_key(key)
-        if self._store.unsettled_among([key]):
-            self._settle(iter([key]), deadline)
+    def _settle_keys(self, keys: Sequence[str], deadline: float | None) -> None:
+        """Have what was done to keys behind the server's back in their history."""
+        for key in keys:
+            check_key(key)
+        stale = self._store.unsettled_among(keys)
+        if stale:
+            self._settle(iter(stale), deadline)
 
     def _settle_until(self, ts_ns: int, deadline: float | None) -> None:
         """Have what was done up to an instant behind the server's back in the history.
