@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -14,6 +13,7 @@ from kvfs.config import Config
 from kvfs.errors import DeadlineExceeded, InvalidParameters, NotFound, Overloaded, PathConflict
 from kvfs.idempotency import fingerprint
 from kvfs.keys import check_key
+from kvfs.looking import Looking, noting
 from kvfs.model import (
     INLINE_MAX_BYTES,
     BatchDelete,
@@ -142,7 +142,7 @@ class Handle:
             time.sleep(attempt * _LIST_PAUSE_S)
             appeared = self._store.scan(query.prefix, self._clock())
             if appeared is not None:
-                self._settle(_noting(appeared, looked), deadline)
+                self._settle(noting(appeared, looked), deadline)
             try:
                 with self._store.reading(self._clock(), deadline, looked=looked) as reader:
                     page = listing.page(reader, query)
@@ -488,7 +488,7 @@ class Handle:
             self._settle(self._store.scan("", self._clock(), everything=True), deadline)
 
     def _settle_soon(self, keys: Sequence[str]) -> Pending[bool]:
-        looking = _Looking(iter(keys))
+        looking = Looking(iter(keys))
         return self._writer.submit(lambda batch: batch.on(self._store).settle(looking.again()), heavy=True)
 
     def _forget_index(self, batch: Batch) -> None:
@@ -508,7 +508,7 @@ class Handle:
         """As `_settle`, telling of each step."""
         if keys is None:
             return
-        looking = _Looking(keys)
+        looking = Looking(keys)
 
         def look(batch: Batch) -> tuple[bool, Sequence[Op]]:
             transaction = batch.on(self._store)
@@ -559,46 +559,9 @@ class _Settled(NamedTuple):
     recorded: int
 
 
-class _Looking:
-    """Keys to look at, some in each batch: a batch that begins again gets again what it had."""
-
-    def __init__(self, keys: Iterator[str]) -> None:
-        self._keys = keys
-        self._ahead: deque[str] = deque()
-        self._given: list[str] = []
-
-    def again(self) -> Iterator[str]:
-        """The keys that no batch has gone through yet."""
-        self._ahead.extendleft(reversed(self._given))
-        self._given.clear()
-        while True:
-            try:
-                key = self._ahead.popleft() if self._ahead else next(self._keys)
-            except StopIteration:
-                return
-            self._given.append(key)
-            yield key
-
-    def went_through(self) -> int:
-        """A batch has gone through what it had; how many that were."""
-        looked = len(self._given)
-        self._given.clear()
-        return looked
-
-
 def _tell_nobody(done: int, total: int) -> None:
     pass
 
 
 def _size(write: KeyWrite) -> int:
     return len(write.value) if isinstance(write, Set) else 0
-
-
-def _noting(keys: Iterator[str], noted: set[str]) -> Iterator[str]:
-    """The keys, which are noted as they come. Not a generator: it goes on after `keys` has failed."""
-
-    def note(key: str) -> str:
-        noted.add(key)
-        return key
-
-    return map(note, keys)
