@@ -19,9 +19,8 @@ from hypothesis import strategies as st
 
 from kvfs.errors import KeyExpired, KeyNotFound
 from kvfs.handle import Handle
-from kvfs.model import NS_PER_MS, Op, RollbackTable
-from tests import polling
-from tests.clocks import NS, HandClock, HurriedClock
+from kvfs.model import Op, RollbackTable
+from tests.clocks import NS, HandClock, HurriedClock, moment
 from tests.engine.place import TABLE, Place, value_of
 
 TRIGGERS = [f"kvfs_{event}_{TABLE}" for event in ("insert", "update", "delete")]
@@ -38,13 +37,6 @@ def told(store: Handle, key: str) -> list[tuple[int, str, str, bytes | None]]:
     """A key's history, the oldest first: number, type, origin and value of each op."""
     operations = store.history(key, newest=False).operations
     return [_brief(operation.op) for operation in operations]
-
-
-def moment() -> int:
-    """An instant after all ops so far and before those to come: SQL tells the time in milliseconds."""
-    at_ns = time.time_ns()
-    polling.eventually(lambda: time.time_ns() // NS_PER_MS > at_ns // NS_PER_MS, 1, "a millisecond")
-    return at_ns
 
 
 def _brief(op: Op) -> tuple[int, str, str, bytes | None]:
