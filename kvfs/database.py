@@ -29,8 +29,12 @@ class Database:
         self._identity: tuple[int, int] | None = None
         self._closed = False
         self._close_lock = threading.Lock()
+        self.light = False
+        """Whether the batch under way must do nothing that may take long."""
         try:
             with sqlite.errors():
+                # What SQL does to a KV table is logged by triggers; what this does, by itself.
+                self._writing.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
                 self.readonly = self._writing.readonly("main")
                 if self._writing.pragma("encoding") != "UTF-8":
                     raise InvalidParameters("The database's text encoding is not UTF-8")
@@ -54,10 +58,9 @@ class Database:
         return self._writing
 
     def begin(self, *, light: bool) -> None:
-        if self.readonly:
-            raise DatabaseError("The database is read-only")
+        self.light = light
         with sqlite.errors("begin a transaction"):
-            self._writing.execute("BEGIN IMMEDIATE")
+            self._writing.execute("BEGIN" if self.readonly else "BEGIN IMMEDIATE")
 
     def commit(self) -> None:
         try:

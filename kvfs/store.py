@@ -227,7 +227,9 @@ class SelfContained:
     def prefetch(self, keys: Sequence[str]) -> None:
         return None
 
-    read_only = False
+    @property
+    def read_only(self) -> bool:
+        return False
 
     def check_writable(self) -> None:
         return None

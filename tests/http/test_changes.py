@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from tests.http.launching import Server, serving
@@ -336,3 +338,19 @@ def test_what_another_server_writes_is_told_of(tmp_path: Path, store: Store) -> 
             assert (first["key"], first["op_number"]) == ("k", 2)
         assert [event["op_number"] for event in all_events(store, since)] == [2, 3, 4]
         other.stop()
+
+
+def test_what_another_program_does_by_sql_is_told_of(table: Store) -> None:
+    table.put("k", b"1")
+    since = cursor(table)
+    with table.server.connect() as polling:
+        polling.send(request("GET", changes_target(table, since=since, wait=60, include_values="true")))
+        assert polling.silent()
+        with closing(apsw.Connection(str(table.db))) as connection, connection:
+            connection.execute(f"INSERT INTO {TABLE} (key, value) VALUES ('new', 'by SQL')")
+            connection.execute(f"UPDATE {TABLE} SET value = 'changed' WHERE key = 'k'")
+            connection.execute(f"DELETE FROM {TABLE} WHERE key = 'new'")
+        events = polling.answer().done()["events"]
+    assert told(events) == [("set", "new", 1), ("set", "k", 2), ("delete", "new", 2)]
+    assert {event["origin"] for event in events} == {"sql"}
+    assert [event["value"] for event in events] == ["by SQL", "changed", None]
