@@ -84,7 +84,7 @@ class Follower(Protocol):
 
     @property
     def ready(self) -> bool:
-        """Whether it takes pages now. Who is not says so when it is, by `Member.stir`."""
+        """Whether it takes pages now. Who is not says so when it is, by `Group.stir`."""
 
     def take(self, page: Page) -> None:
         """Get what comes next."""
