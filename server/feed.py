@@ -20,8 +20,8 @@ import enum
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
@@ -32,14 +32,12 @@ from kvfs.followers import Ending
 from kvfs.handle import Handle
 from server import sse, wire
 from server.bridge import Bridge
+from server.pacer import Pacer
 
 T = TypeVar("T")
 
 _LOG = logging.getLogger("server.feed")
 
-_SHARE: Final = 0.1
-_SHARE_OF_QUIET: Final = 0.5
-_QUIET: Final = 0.05
 _SLICE_S: Final = 0.002
 _LOOK_S: Final = 0.2
 _READ_S: Final = 30.0
@@ -48,7 +46,7 @@ _READS_AT_ONCE: Final = 8
 _PAGE_EVENTS: Final = 512
 _PAGE_BYTES: Final = 96 * 1024
 _PAGE_STRIDE: Final = 1 << 13
-_RECENT_BYTES: Final = 4 << 20
+_RECENT_BYTES: Final = 8 << 20
 
 
 class End(enum.StrEnum):
@@ -96,49 +94,31 @@ class Follower(Protocol):
         """There is nothing more to come."""
 
 
-class Pacer:
-    """Keeps what deliveries take of the loop's time to a share of it, a small one where requests want it too.
-
-    After a rest it lets them go at once.
-    """
+class RecentPages:
+    """Pages that were told a short time ago, for those who are a little behind: some megabytes of them."""
 
     def __init__(self) -> None:
-        self._free_at = 0.0
-        self._taken_s = 0.0
-        # When it was last looked who uses the loop; its thread's time then, and what deliveries took since.
-        self._looked_s = time.monotonic()
-        self._used_s = time.thread_time()
-        self._delivered_s = 0.0
+        self._pages: OrderedDict[tuple[Handle, feed.Query], Page] = OrderedDict()
+        self._bytes = 0
 
-    async def turn(self) -> None:
-        """Wait until there is time again."""
-        wait_s = self._free_at - time.monotonic()
-        if wait_s > 0:
-            await asyncio.sleep(wait_s)
+    def get(self, asked: tuple[Handle, feed.Query]) -> Page | None:
+        """The page, of which nobody knows any more whether the log ends there."""
+        page = self._pages.get(asked)
+        return None if page is None else page._replace(at_end=False, cost_s=0.0)
 
-    @contextmanager
-    def delivering(self) -> Iterator[float]:
-        """Count what is done inside; yields when it began."""
-        began_s, used_s = time.monotonic(), time.thread_time()
-        try:
-            yield began_s
-        finally:
-            self._taken_s += time.monotonic() - began_s
-            self._delivered_s += time.thread_time() - used_s
+    def put(self, asked: tuple[Handle, feed.Query], page: Page) -> None:
+        """Keep a page, and let go of the oldest for it."""
+        if asked in self._pages:
+            return
+        self._pages[asked] = page
+        self._bytes += len(page.frame)
+        while self._bytes > _RECENT_BYTES:
+            self._bytes -= len(self._pages.popitem(last=False)[1].frame)
 
-    def rest(self, more_s: float) -> None:
-        """Let as much time pass before the next turn as what was taken is worth, and `more_s` of a thread."""
-        share = _SHARE if self._others() > _QUIET else _SHARE_OF_QUIET
-        taken_s, self._taken_s = self._taken_s + more_s, 0.0
-        self._free_at = max(time.monotonic(), self._free_at) + taken_s * (1 / share - 1)
-
-    def _others(self) -> float:
-        """What part of the time since this was last asked the loop has worked on other things."""
-        now_s, used_s = time.monotonic(), time.thread_time()
-        others_s = used_s - self._used_s - self._delivered_s
-        passed_s = now_s - self._looked_s
-        self._looked_s, self._used_s, self._delivered_s = now_s, used_s, 0.0
-        return others_s / passed_s if passed_s else 1.0
+    def forget(self, handle: Handle) -> None:
+        """Let go of all pages of a store."""
+        for asked in [each for each in self._pages if each[0] is handle]:
+            self._bytes -= len(self._pages.pop(asked).frame)
 
 
 class Feeds:
@@ -150,6 +130,7 @@ class Feeds:
         self.checkpoint_s = checkpoint_s
         self.stall_s = stall_s
         self.pacer = Pacer()
+        self.recent = RecentPages()
         self.closed = False
         self._stores: dict[Handle, StoreFeed] = {}
         self._reads = asyncio.Semaphore(_READS_AT_ONCE)
@@ -204,6 +185,7 @@ class Feeds:
             await group.ended()
         if store.deserted and self._stores.get(store.handle) is store:
             del self._stores[store.handle]
+            self.recent.forget(store.handle)
             await store.close()
 
 
@@ -315,8 +297,6 @@ class Group:
         self._due: set[Follower] = set()
         self._grown = False
         self._stirred = asyncio.Event()
-        self._recent: OrderedDict[Cursor, Page] = OrderedDict()
-        self._recent_bytes = 0
         self._task = asyncio.ensure_future(self._serve())
 
     def join(self, follower: Follower) -> None:
@@ -342,9 +322,10 @@ class Group:
         self._stirred.set()
 
     def stir(self, follower: Follower) -> None:
-        """A member can take pages again."""
-        self._due.add(follower)
-        self._stirred.set()
+        """A member can take pages again; others are none of this group's business."""
+        if follower in self._members:
+            self._due.add(follower)
+            self._stirred.set()
 
     def cut_off_stalled(self) -> None:
         """End those who take nothing."""
@@ -369,7 +350,8 @@ class Group:
                 try:
                     page = await self._page(place)
                 except ChangeCursorExpired:
-                    self._lose(places[place])
+                    for follower in places[place]:
+                        follower.ended(End.LOST)
                 except KvfsError as exc:
                     _LOG.warning("cannot read changes: %s", exc.message)
                     await asyncio.sleep(_RETRY_S)
@@ -407,17 +389,8 @@ class Group:
             places.setdefault(follower.cursor, []).append(follower)
         return places
 
-    def _lose(self, followers: list[Follower]) -> None:
-        self._recent.clear()
-        self._recent_bytes = 0
-        for follower in followers:
-            follower.ended(End.LOST)
-
     async def _page(self, place: Cursor) -> Page:
         """The page at a place. A short time ago it may have been read for others."""
-        known = self._recent.get(place)
-        if known is not None:
-            return known._replace(at_end=False, cost_s=0.0)
         prefix, values = self.question
         query = feed.Query(
             place,
@@ -427,12 +400,12 @@ class Group:
             max_bytes=_PAGE_BYTES,
             stride=_PAGE_STRIDE,
         )
-        page = await self._feeds.share((self._handle, query), partial(_read_page, self._handle, query))
-        if page.events:
-            self._recent[place] = page
-            self._recent_bytes += len(page.frame)
-            while self._recent_bytes > _RECENT_BYTES:
-                self._recent_bytes -= len(self._recent.popitem(last=False)[1].frame)
+        recent, asked = self._feeds.recent, (self._handle, query)
+        page = recent.get(asked)
+        if page is None:
+            page = await self._feeds.share(asked, partial(_read_page, self._handle, query))
+            if page.events and len(self._members) > 1:
+                recent.put(asked, page)
         return page
 
     async def _deliver(self, page: Page, place: Cursor, followers: list[Follower]) -> None:
