@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple
@@ -61,10 +62,10 @@ async def changes(exchange: Exchange) -> Reply:
                 continue  # no key of the prefix, so far
             if time.monotonic() >= until_s:
                 return _reply(told)
-            place, happened = await _wait(exchange.services.feeds, handle, query, told, until_s)
+            reached, happened = await _wait(exchange, handle, query, until_s)
             if not happened:
-                return wire.json_reply(wire.no_changes_form(place))
-            query = replace(query, since=place.cursor)
+                return wire.json_reply(wire.no_changes_form(feed.Place(reached, told.place.oldest)))
+            query = replace(query, since=reached)
 
 
 async def stream(exchange: Exchange) -> Reply:
@@ -253,7 +254,7 @@ class _Streaming:
 
 
 class _Polling:
-    """A request that waits for the first event. A `server.feed.Follower`."""
+    """A request that waits for the first event. A `server.feed.Follower`, and the connection's listener."""
 
     def __init__(self, start: Cursor) -> None:
         self.cursor = start
@@ -276,21 +277,29 @@ class _Polling:
         if not self.happened.done():
             self.happened.set_result(False)
 
+    def drained(self) -> None:
+        return None
 
-async def _wait(
-    feeds: Feeds, handle: Handle, query: feed.Query, told: _Told, until_s: float
-) -> tuple[feed.Place, bool]:
+    def lost(self) -> None:
+        self.ended(End.GONE)
+
+
+async def _wait(exchange: Exchange, handle: Handle, query: feed.Query, until_s: float) -> tuple[Cursor, bool]:
     """Wait for an event; the place before it, and whether there is one."""
     waiting = _Polling(query.since)
-    happened = False
-    if not feeds.closed:
+    feeds, protocol = exchange.services.feeds, exchange.request.protocol
+    if feeds.closed:
+        return query.since, False
+    protocol.listener = waiting
+    try:
         async with feeds.following(handle, waiting, prefix=query.prefix, values=False):
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(until_s - time.monotonic()):
                     happened = await waiting.happened
-            except TimeoutError:
-                pass
-    return feed.Place(waiting.cursor, told.place.oldest), happened
+                    return waiting.cursor, happened
+        return waiting.cursor, False
+    finally:
+        protocol.listener = None
 
 
 # --- parts ---------------------------------------------------------------------------------------------

@@ -129,3 +129,14 @@ def cursor(store: Store) -> str:
     """The present cursor."""
     found: str = page(store)["cursor"]
     return found
+
+
+def users(store: Store) -> int:
+    """How many requests and streams use a store."""
+    cache = store.server.ask("GET", f"{BASE}/health/cache").done()
+    open_here = [
+        each
+        for each in cache["databases"] + cache["directory_stores"]
+        if each["path"].startswith(str(store.home))
+    ]
+    return sum(each["users"] for each in open_here)

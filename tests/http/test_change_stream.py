@@ -19,7 +19,7 @@ import pytest
 from tests.http.launching import Server, serving
 from tests.http.shapes import fits
 from tests.http.stores import Store
-from tests.http.streaming import Stream, changes_target, cursor, page
+from tests.http.streaming import Stream, changes_target, cursor, page, users
 from tests.http.wire import BASE, request, target_of
 from tests.polling import eventually
 
@@ -219,7 +219,7 @@ def test_a_slow_reader_is_cut_off_and_goes_on_without_loss(quick_store: Store) -
     ops = fill(store, 8)
     with Stream(store, since=first, include_values="true", receive_bytes=4096) as slow:
         slow.begin()
-        eventually(lambda: _users(store) == 0, SOON_S, "it is cut off")
+        eventually(lambda: users(store) == 0, SOON_S, "it is cut off")
         told, end = slow.until_end()
         assert end is not None
         assert end.data["reason"] == "slow_reader"
@@ -277,18 +277,7 @@ def test_a_client_that_leaves_frees_everything_at_once(store: Store) -> None:
             stream.begin()
         for stream in streams:
             stream.close()
-        eventually(lambda: _users(store) == 0, SOON_S, "no stream uses the store")
-
-
-def _users(store: Store) -> int:
-    """How many use the store."""
-    cache = store.server.ask("GET", f"{BASE}/health/cache").done()
-    open_here = [
-        each
-        for each in cache["databases"] + cache["directory_stores"]
-        if each["path"].startswith(str(store.home))
-    ]
-    return sum(each["users"] for each in open_here)
+        eventually(lambda: users(store) == 0, SOON_S, "no stream uses the store")
 
 
 def test_a_stream_ends_with_the_server(tmp_path: Path, kind: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 from tests.http.launching import Server, serving
 from tests.http.shapes import fits
 from tests.http.stores import TABLE, Store
-from tests.http.streaming import changes_target, cursor, page
+from tests.http.streaming import changes_target, cursor, page, users
 from tests.http.wire import BASE, refused, request, target_of
 from tests.polling import eventually
 
@@ -257,7 +257,9 @@ def test_a_poll_whose_client_has_gone_holds_nothing(table: Store) -> None:
     since = cursor(table)
     polling = table.server.connect()
     polling.send(request("GET", changes_target(table, since=since, wait=60)))
+    eventually(lambda: users(table) == 1, SOON_S, "the poll waits")
     polling.reset()
+    eventually(lambda: users(table) == 0, SOON_S, "the poll has ended")
     deleted = table.server.ask("DELETE", target_of(f"{BASE}/db", db=table.db, confirm="yes"))
     assert deleted.status == 200, deleted
 
