@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 from kvfs import content_types, listing, timetravel
 from kvfs.config import Config
-from kvfs.errors import DeadlineExceeded, InvalidParameters, NotFound, Overloaded, PathConflict
+from kvfs.errors import InvalidParameters, NotFound, Overloaded, PathConflict
 from kvfs.idempotency import fingerprint
 from kvfs.keys import check_key
+from kvfs.looking import Looking, Settled, noting
 from kvfs.model import (
     INLINE_MAX_BYTES,
+    UNCHANGED,
     BatchDelete,
     BatchSet,
     Clock,
@@ -32,16 +33,19 @@ from kvfs.model import (
     Pop,
     Push,
     Remove,
+    Retention,
     Rollback,
     RollbackTable,
     Set,
     SetTtl,
+    Unchanged,
     Value,
     Write,
     WriteResult,
 )
 from kvfs.pending import Pending
-from kvfs.status import Rebuilt
+from kvfs.pruner import Pruner
+from kvfs.status import Pruned, Rebuilt
 from kvfs.store import Reader, Store, Unsettled
 from kvfs.writer import Batch, Writer
 
@@ -67,6 +71,7 @@ class Handle:
         self._writer = writer
         self._config = config
         self._clock = clock
+        self._pruner = Pruner(store, writer, self._look, config=config, clock=clock)
         self._on_close: Callable[[], None] | None = None
 
     @property
@@ -118,7 +123,7 @@ class Handle:
             looking = self._writer.submit(
                 lambda batch: batch.on(self._store).entry(key), deadline=deadline, heavy=True
             )
-            return self._wait(looking, deadline)
+            return looking.wait(deadline)
 
     def get_many(self, keys: Iterable[str], *, deadline: float | None = None) -> dict[str, Entry | None]:
         """An entry for each key, None where there is none; values in memory."""
@@ -142,7 +147,7 @@ class Handle:
             time.sleep(attempt * _LIST_PAUSE_S)
             appeared = self._store.scan(query.prefix, self._clock())
             if appeared is not None:
-                self._settle(_noting(appeared, looked), deadline)
+                self._settle(noting(appeared, looked), deadline)
             try:
                 with self._store.reading(self._clock(), deadline, looked=looked) as reader:
                     page = listing.page(reader, query)
@@ -165,7 +170,7 @@ class Handle:
         # Only when recovery is through does the store know which keys there were.
         self._settle(iter(()), deadline)
         self._settle(self._store.scan("", self._clock(), everything=True), deadline)
-        self._wait(self._writer.submit(self._note_baseline, deadline=deadline, heavy=True), deadline)
+        self._writer.submit(self._note_baseline, deadline=deadline, heavy=True).wait(deadline)
 
     def rebuild(self, progress: Progress | None = None, *, deadline: float | None = None) -> Rebuilt:
         """Forget a folder's index, and make it anew from the files; what is found changed is logged.
@@ -177,7 +182,7 @@ class Handle:
         if not self._store.directory:
             raise InvalidParameters("a table has no index to rebuild: only folders have one")
         began = time.monotonic()
-        self._wait(self._writer.submit(self._forget_index, deadline=deadline, heavy=True), deadline)
+        self._writer.submit(self._forget_index, deadline=deadline, heavy=True).wait(deadline)
         survey = self._store.survey()
         tell = progress or _tell_nobody
         tell(0, survey.files)
@@ -187,7 +192,7 @@ class Handle:
             changed += step.changed
             recorded += step.recorded
             tell(min(looked, survey.files), survey.files)
-        self._wait(self._writer.submit(self._note_baseline, deadline=deadline, heavy=True), deadline)
+        self._writer.submit(self._note_baseline, deadline=deadline, heavy=True).wait(deadline)
         duration_s = time.monotonic() - began
         self._store.note_rebuild(duration_s)
         tell(survey.files, survey.files)
@@ -328,7 +333,7 @@ class Handle:
         self, write: Write, *, deadline: float | None = None, idempotency_key: str | None = None
     ) -> Outcome:
         """As `submit`, and wait for it."""
-        return self._wait(self.submit(write, deadline=deadline, idempotency_key=idempotency_key), deadline)
+        return self.submit(write, deadline=deadline, idempotency_key=idempotency_key).wait(deadline)
 
     def set(
         self,
@@ -438,6 +443,38 @@ class Handle:
         """Make the store's table and op-log, if they are not there yet."""
         self._writer.submit(lambda batch: batch.on(self._store).create(), heavy=True).result()
 
+    # --- what stays of the past --------------------------------------------------------------------------
+
+    def prune(
+        self, *, before_ns: int | None = None, keep_last: int | None = None, deadline: float | None = None
+    ) -> Pruned:
+        """Remove ops that are in nobody's way but the disk's: for good, and in small steps.
+
+        What a key was at `before_ns` (Unix nanoseconds) and later stays known, and its last `keep_last` ops
+        stay; what either keeps, stays. Reads and writes go on meanwhile. What the deadline or a failure cuts
+        off after a part is told of in the result, before that it is raised. Raises `InvalidParameters`
+        without either, or for a `keep_last` below 1.
+        """
+        return self._pruner.prune(before_ns=before_ns, keep_last=keep_last, deadline=deadline)
+
+    def retention(self, *, deadline: float | None = None) -> Retention:
+        """What the store keeps of its past by itself."""
+        return self._look(lambda reader: reader.standing().retention, deadline)
+
+    def set_retention(
+        self,
+        *,
+        keep_last: int | Unchanged | None = UNCHANGED,
+        max_age_s: int | Unchanged | None = UNCHANGED,
+        deadline: float | None = None,
+    ) -> Retention:
+        """Change what the store keeps of its past by itself; all of it, as it is then.
+
+        It is enforced as long as the store is open, some at a time, and not before ops are as old as
+        `Config.retention_grace_s`. Raises `InvalidParameters` for what is below 1.
+        """
+        return self._pruner.set_retention(keep_last=keep_last, max_age_s=max_age_s, deadline=deadline)
+
     # --- what the engine asks ---------------------------------------------------------------------------
 
     def reap(self, *, deadline: float | None = None) -> Pending[int] | None:
@@ -448,6 +485,10 @@ class Handle:
         return self._writer.submit(
             lambda batch: batch.on(self._store).expire_due(_REAP_CHUNK), deadline=deadline, heavy=True
         )
+
+    def retain(self, deadline: float) -> None:
+        """Remove some of what the store's retention does not keep, until the deadline."""
+        self._pruner.retain(deadline)
 
     def watch(self) -> None:
         """Have the store notice by itself what is done behind the server's back."""
@@ -484,7 +525,7 @@ class Handle:
             self._settle(self._store.scan("", self._clock(), everything=True), deadline)
 
     def _settle_soon(self, keys: Sequence[str]) -> Pending[bool]:
-        looking = _Looking(iter(keys))
+        looking = Looking(iter(keys))
         return self._writer.submit(lambda batch: batch.on(self._store).settle(looking.again()), heavy=True)
 
     def _forget_index(self, batch: Batch) -> None:
@@ -500,11 +541,11 @@ class Handle:
         for _ in self._settling(keys, deadline):
             pass
 
-    def _settling(self, keys: Iterator[str] | None, deadline: float | None) -> Iterator[_Settled]:
+    def _settling(self, keys: Iterator[str] | None, deadline: float | None) -> Iterator[Settled]:
         """As `_settle`, telling of each step."""
         if keys is None:
             return
-        looking = _Looking(keys)
+        looking = Looking(keys)
 
         def look(batch: Batch) -> tuple[bool, Sequence[Op]]:
             transaction = batch.on(self._store)
@@ -513,9 +554,9 @@ class Handle:
 
         done = False
         while not done:
-            done, ops = self._wait(self._writer.submit(look, deadline=deadline, heavy=True), deadline)
+            done, ops = self._writer.submit(look, deadline=deadline, heavy=True).wait(deadline)
             changed = sum(op.origin is Origin.FILE for op in ops)
-            yield _Settled(looking.went_through(), changed, len(ops))
+            yield Settled(looking.went_through(), changed, len(ops))
 
     def _check(self, write: Write) -> tuple[int, bool]:
         """Check a write's keys and limits; how many bytes its values have, and whether it may take long."""
@@ -536,51 +577,6 @@ class Handle:
         size = _size(write)
         return size, size > INLINE_MAX_BYTES
 
-    def _wait(self, pending: Pending[T], deadline: float | None) -> T:
-        """The result. At the deadline it is cancelled, unless the writer has taken it already."""
-        if deadline is not None:
-            try:
-                return pending.result(deadline - time.monotonic())
-            except TimeoutError:
-                if pending.cancel():
-                    raise DeadlineExceeded from None
-        return pending.result()
-
-
-class _Settled(NamedTuple):
-    """What came of looking at some keys: how many they were, those that had changed, the ops for that."""
-
-    looked: int
-    changed: int
-    recorded: int
-
-
-class _Looking:
-    """Keys to look at, some in each batch: a batch that begins again gets again what it had."""
-
-    def __init__(self, keys: Iterator[str]) -> None:
-        self._keys = keys
-        self._ahead: deque[str] = deque()
-        self._given: list[str] = []
-
-    def again(self) -> Iterator[str]:
-        """The keys that no batch has gone through yet."""
-        self._ahead.extendleft(reversed(self._given))
-        self._given.clear()
-        while True:
-            try:
-                key = self._ahead.popleft() if self._ahead else next(self._keys)
-            except StopIteration:
-                return
-            self._given.append(key)
-            yield key
-
-    def went_through(self) -> int:
-        """A batch has gone through what it had; how many that were."""
-        looked = len(self._given)
-        self._given.clear()
-        return looked
-
 
 def _tell_nobody(done: int, total: int) -> None:
     pass
@@ -588,13 +584,3 @@ def _tell_nobody(done: int, total: int) -> None:
 
 def _size(write: KeyWrite) -> int:
     return len(write.value) if isinstance(write, Set) else 0
-
-
-def _noting(keys: Iterator[str], noted: set[str]) -> Iterator[str]:
-    """The keys, which are noted as they come. Not a generator: it goes on after `keys` has failed."""
-
-    def note(key: str) -> str:
-        noted.add(key)
-        return key
-
-    return map(note, keys)

@@ -196,7 +196,7 @@ class _Repair:
         lost = _Lost()
         missing: list[tuple[int, str, int]] = []
         checkpoint = None
-        with closing(sqlite.connect(self._new, create=True, synchronous="OFF")) as new:
+        with closing(sqlite.connect(self._new, create=True, shrinkable=True, synchronous="OFF")) as new:
             with new:
                 make_log(self._log, new, new_log_id())
                 new.execute("UPDATE kvfs_settings SET value = 'done' WHERE name = 'baseline'")
