@@ -173,7 +173,7 @@ class OpLog:
 
     def create(self, connection: apsw.Connection, log_id: str) -> None:
         """Make the log, inside the caller's transaction."""
-        connection.execute(_REGISTRY + retention.SCHEMA)
+        connection.execute(_REGISTRY)
         connection.execute(self._schema)
         connection.execute("INSERT INTO kvfs_stores VALUES (?, ?, ?)", (self.name, FORMAT, log_id))
 

@@ -7,8 +7,8 @@
     aged_seq     INTEGER  ops up to there were looked at when they had become old enough; 0: all keys are due
     counted_seq  INTEGER  ops up to there were looked at for how many ops of their keys there are
 
-A log that has no row keeps everything, and nothing of it was ever pruned. The table is made with the first
-log of a file, or where it is missing, with the first row.
+A log that has no row keeps everything, and nothing of it was ever pruned. The table is made with its first
+row, if not with the log.
 """
 
 from __future__ import annotations

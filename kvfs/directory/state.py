@@ -30,7 +30,7 @@ from typing import Final, cast
 
 import apsw
 
-from kvfs import disk, idempotency, sqlite
+from kvfs import disk, idempotency, retention, sqlite
 from kvfs.blobs import Blobs
 from kvfs.directory import files
 from kvfs.directory.index import Index, boot_id
@@ -383,6 +383,8 @@ def make_log(log: OpLog, connection: apsw.Connection, log_id: str) -> None:
     connection.execute(_SCHEMA)
     connection.execute("INSERT INTO kvfs_settings VALUES (?, ?)", (_BOOT_ID, boot_id()))
     connection.execute(idempotency.SCHEMA)
+    # Last: where each table begins, a repair knows from a log that is whole.
+    connection.execute(retention.SCHEMA)
 
 
 @contextmanager
