@@ -29,8 +29,12 @@ class Database:
         self._identity: tuple[int, int] | None = None
         self._closed = False
         self._close_lock = threading.Lock()
+        self.light = False
+        """Whether the batch under way must do nothing that may take long."""
         try:
             with sqlite.errors():
+                # What SQL does to a KV table is logged by triggers; what this does, by itself.
+                self._writing.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
                 self.readonly = self._writing.readonly("main")
                 if self._writing.pragma("encoding") != "UTF-8":
                     raise InvalidParameters("The database's text encoding is not UTF-8")
@@ -53,15 +57,10 @@ class Database:
         """The connection that writes."""
         return self._writing
 
-    def check_writable(self) -> None:
-        """Raise `DatabaseError` where nothing may be written."""
-        if self.readonly:
-            raise DatabaseError("The database is read-only")
-
     def begin(self, *, light: bool) -> None:
-        self.check_writable()
+        self.light = light
         with sqlite.errors("begin a transaction"):
-            self._writing.execute("BEGIN IMMEDIATE")
+            self._writing.execute("BEGIN" if self.readonly else "BEGIN IMMEDIATE")
 
     def commit(self) -> None:
         try:

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from kvfs import content_types, listing, timetravel
 from kvfs.config import Config
 from kvfs.errors import InvalidParameters, NotFound, Overloaded, PathConflict
 from kvfs.idempotency import fingerprint
 from kvfs.keys import check_key
-from kvfs.looking import Looking, Settled, noting
+from kvfs.looking import Looking, noting
 from kvfs.model import (
     INLINE_MAX_BYTES,
     UNCHANGED,
@@ -206,7 +206,7 @@ class Handle:
         """
         check_key(key)
         if ts_ns >= self._clock():
-            self._settle_key(key, deadline)
+            self._settle_keys([key], deadline)
         return self._look(lambda reader: timetravel.entry_at(reader, key, ts_ns), deadline)
 
     def list_at(
@@ -242,7 +242,7 @@ class Handle:
 
         Raises `KeyNotFound` for a key that has none.
         """
-        self._settle_key(key, deadline)
+        self._settle_keys([key], deadline)
         return self._look(
             lambda log: timetravel.history(log, key, limit=limit, before=before, after=after, newest=newest),
             deadline,
@@ -253,7 +253,7 @@ class Handle:
 
         Raises `KeyNotFound` where there is no such op, `TimeTravelGap` where its value is not known.
         """
-        self._settle_key(key, deadline)
+        self._settle_keys([key], deadline)
         return self._look(lambda log: timetravel.snapshot(log, key, op_number), deadline)
 
     def op(self, key: str, op_number: int) -> Op | None:
@@ -422,8 +422,10 @@ class Handle:
             None if exclude_keys is None else tuple(exclude_keys),
             dry_run,
         )
-        if self._store.directory and keys is None:
-            # Some at a time, so that the rollback itself has little to look at.
+        # Some at a time, so that the rollback itself has little to look at.
+        if keys is not None:
+            self._settle_keys(keys, deadline)
+        elif self._store.directory:
             self.settle_all(deadline=deadline)
         return self.apply(write, deadline=deadline, idempotency_key=idempotency_key)
 
@@ -510,11 +512,13 @@ class Handle:
                 self._settle(iter(exc.keys), deadline)
         raise Overloaded("The folder's index is lost again and again", retry_after_s=1)
 
-    def _settle_key(self, key: str, deadline: float | None) -> None:
-        """Have what was done to a key behind the server's back in its history."""
-        check_key(key)
-        if self._store.unsettled_among([key]):
-            self._settle(iter([key]), deadline)
+    def _settle_keys(self, keys: Sequence[str], deadline: float | None) -> None:
+        """Have what was done to keys behind the server's back in their history."""
+        for key in keys:
+            check_key(key)
+        stale = self._store.unsettled_among(keys)
+        if stale:
+            self._settle(iter(stale), deadline)
 
     def _settle_until(self, ts_ns: int, deadline: float | None) -> None:
         """Have what was done up to an instant behind the server's back in the history.
@@ -541,7 +545,7 @@ class Handle:
         for _ in self._settling(keys, deadline):
             pass
 
-    def _settling(self, keys: Iterator[str] | None, deadline: float | None) -> Iterator[Settled]:
+    def _settling(self, keys: Iterator[str] | None, deadline: float | None) -> Iterator[_Settled]:
         """As `_settle`, telling of each step."""
         if keys is None:
             return
@@ -556,7 +560,7 @@ class Handle:
         while not done:
             done, ops = self._writer.submit(look, deadline=deadline, heavy=True).wait(deadline)
             changed = sum(op.origin is Origin.FILE for op in ops)
-            yield Settled(looking.went_through(), changed, len(ops))
+            yield _Settled(looking.went_through(), changed, len(ops))
 
     def _check(self, write: Write) -> tuple[int, bool]:
         """Check a write's keys and limits; how many bytes its values have, and whether it may take long."""
@@ -576,6 +580,14 @@ class Handle:
             return 0, True
         size = _size(write)
         return size, size > INLINE_MAX_BYTES
+
+
+class _Settled(NamedTuple):
+    """What came of looking at some keys: how many they were, those that had changed, the ops for that."""
+
+    looked: int
+    changed: int
+    recorded: int
 
 
 def _tell_nobody(done: int, total: int) -> None:

@@ -1,22 +1,13 @@
-"""Keys that the writer is to look at, some in each batch, for what was done to them behind its back."""
+"""Keys that the writer is to look at, some in each batch."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import NamedTuple
-
-
-class Settled(NamedTuple):
-    """What came of looking at some keys: how many they were, those that had changed, the ops for that."""
-
-    looked: int
-    changed: int
-    recorded: int
 
 
 class Looking:
-    """Keys to look at, some in each batch: a batch that begins again gets again what it had."""
+    """Keys to look at: a batch that begins again gets again what it had."""
 
     def __init__(self, keys: Iterator[str]) -> None:
         self._keys = keys

@@ -154,12 +154,6 @@ class Volume(Protocol):
 class Log(Protocol):
     """A consistent look at a store's op-log."""
 
-    def tail(self) -> tuple[int, int]:
-        """(seq, ts_ns) of the last op; (0, 0) of an empty log."""
-
-    def last_op(self, key: str) -> Op | None:
-        """The key's last op."""
-
     def op(self, key: str, op_number: int) -> Op | None:
         """One op of a key, if the log has it; a `FileValue` is the caller's to close."""
 
@@ -168,9 +162,6 @@ class Log(Protocol):
 
     def bounds(self, key: str) -> tuple[int, int] | None:
         """The first and the last op number that the log has of a key; None for a key never seen."""
-
-    def history(self, key: str, *, above: int, below: int, limit: int, newest: bool) -> list[Op]:
-        """Ops of a key with numbers between these two, the newest first or the oldest, without values."""
 
     def seq_at(self, ts_ns: int) -> int:
         """The seq of the last op with a time up to `ts_ns`, 0 if there is none."""
@@ -183,10 +174,13 @@ class Log(Protocol):
 
 
 class Reader(Log, Protocol):
-    """A consistent look at a store's entries, without those that have expired, and at its op-log.
+    """A consistent look at a store's entries, without those that have expired, and at its op-log."""
 
-    `tail` is that of the last op that shows in the entries.
-    """
+    def tail(self) -> tuple[int, int]:
+        """(seq, ts_ns) of the last op that shows in the entries; (0, 0) of an empty log."""
+
+    def history(self, key: str, *, above: int, below: int, limit: int, newest: bool) -> list[Op]:
+        """Ops of a key with numbers between these two, the newest first or the oldest, without values."""
 
     def page(
         self,
@@ -237,9 +231,6 @@ class EmptyReader:
     def tail(self) -> tuple[int, int]:
         return 0, 0
 
-    def last_op(self, key: str) -> Op | None:
-        return None
-
     def op(self, key: str, op_number: int) -> Op | None:
         return None
 
@@ -272,9 +263,16 @@ class EmptyReader:
 
 
 class SelfContained:
-    """What a `Store` whose keys and values are no files has to do for files: nothing."""
+    """The part of a `Store` of one that nobody changes behind the server's back, and that has no blobs."""
 
     def prefetch(self, keys: Sequence[str]) -> None:
+        return None
+
+    @property
+    def read_only(self) -> bool:
+        return False
+
+    def check_writable(self) -> None:
         return None
 
     def forget_index(self) -> None:

@@ -145,10 +145,6 @@ class ReferenceStore(SelfContained):
         entries = _reader(self.volume.committed, self.name, 0).entries()
         return min((entry.expire_ns for entry in entries if entry.expire_ns is not None), default=None)
 
-    read_only = False
-
-    def check_writable(self) -> None: ...
-
     def prune(self, walk: Walk, cut: Cut) -> Step:
         log = self._reader.log
         gone = [op for op in log if not _stays(op, log, cut)]
@@ -203,9 +199,6 @@ class ReferenceReader:
     def tail(self) -> tuple[int, int]:
         return (self.log[-1].seq, self.log[-1].ts_ns) if self.log else (0, 0)
 
-    def last_op(self, key: str) -> Op | None:
-        return self.state_at(key, self.tail()[0])
-
     def op(self, key: str, op_number: int) -> Op | None:
         op = next((op for op in self.log if (op.key, op.op_number) == (key, op_number)), None)
         if op is None or op.recorded or op.entry is None:
@@ -252,7 +245,7 @@ class ReferenceReader:
 
 
 def _state(reader: ReferenceReader, key: str) -> KeyState:
-    op = reader.last_op(key)
+    op = reader.state_at(key, len(reader.log))
     return KeyState(None, 0) if op is None else KeyState(op.entry, op.op_number, op.op_type is OpType.EXPIRE)
 
 
