@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from kvfs import content_types, listing, timetravel
 from kvfs.config import Config
-from kvfs.errors import InvalidParameters, NotFound, Overloaded, PathConflict
+from kvfs.errors import InvalidParameters, NotFound, Overloaded, PathConflict, from_os_error
 from kvfs.idempotency import fingerprint
 from kvfs.keys import check_key
 from kvfs.looking import Looking, noting
@@ -450,12 +450,10 @@ class Handle:
     def prune(
         self, *, before_ns: int | None = None, keep_last: int | None = None, deadline: float | None = None
     ) -> Pruned:
-        """Remove ops that are in nobody's way but the disk's: for good, and in small steps.
+        """Remove old ops for good; reads and writes go on meanwhile.
 
         What a key was at `before_ns` (Unix nanoseconds) and later stays known, and its last `keep_last` ops
-        stay; what either keeps, stays. Reads and writes go on meanwhile. What the deadline or a failure cuts
-        off after a part is told of in the result, before that it is raised. Raises `InvalidParameters`
-        without either, or for a `keep_last` below 1.
+        stay, by whichever rule. What ends it after a part is told in the result. Raises `InvalidParameters`.
         """
         return self._pruner.prune(before_ns=before_ns, keep_last=keep_last, deadline=deadline)
 
@@ -470,10 +468,9 @@ class Handle:
         max_age_s: int | Unchanged | None = UNCHANGED,
         deadline: float | None = None,
     ) -> Retention:
-        """Change what the store keeps of its past by itself; all of it, as it is then.
+        """Change what the store keeps of its past by itself, as long as it is open; what that is then.
 
-        It is enforced as long as the store is open, some at a time, and not before ops are as old as
-        `Config.retention_grace_s`. Raises `InvalidParameters` for what is below 1.
+        Raises `InvalidParameters` for what is below 1.
         """
         return self._pruner.set_retention(keep_last=keep_last, max_age_s=max_age_s, deadline=deadline)
 
@@ -504,12 +501,15 @@ class Handle:
 
     def _look(self, read: Callable[[Reader], T], deadline: float | None) -> T:
         """What `read` makes of one consistent look, when nothing is left that a crash has left undone."""
-        for _ in range(_LIST_ATTEMPTS):
+        for attempt in range(_LIST_ATTEMPTS):
             try:
                 with self._store.reading(self._clock(), deadline) as reader:
                     return read(reader)
             except Unsettled as exc:
                 self._settle(iter(exc.keys), deadline)
+            except FileNotFoundError as exc:
+                if attempt:  # the first time it may have been pruned since the look began
+                    raise from_os_error(exc, "read a large value of the past") from exc
         raise Overloaded("The folder's index is lost again and again", retry_after_s=1)
 
     def _settle_keys(self, keys: Sequence[str], deadline: float | None) -> None:

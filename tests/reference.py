@@ -245,7 +245,7 @@ class ReferenceReader:
 
 
 def _state(reader: ReferenceReader, key: str) -> KeyState:
-    op = reader.state_at(key, len(reader.log))
+    op = reader.state_at(key, reader.tail()[0])
     return KeyState(None, 0) if op is None else KeyState(op.entry, op.op_number, op.op_type is OpType.EXPIRE)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -131,6 +133,39 @@ def test_values_that_a_crash_has_left_are_cleared(tmp_path: Path) -> None:
         assert store.prune(keep_last=1).freed_bytes >= 1000
     assert not left.exists()
     assert len(blobs_in(place)) == 1
+    place.check()
+
+
+def test_a_large_value_that_is_pruned_while_it_is_read_is_whole_or_a_gap(tmp_path: Path) -> None:
+    place = Place(tmp_path, directory=True)
+    value = nasty.noise(LARGE_BYTES)
+    ended = threading.Event()
+    with place.store() as store:
+
+        def read(number: int) -> int:
+            gaps = 0
+            while not ended.is_set():
+                try:
+                    op = store.snapshot("a", number)
+                except TimeTravelGap:
+                    gaps += 1
+                    continue
+                assert op.entry is not None
+                assert isinstance(op.entry.value, FileValue)
+                with op.entry.value as file:
+                    assert file.read() == value + b"%d" % number
+            return gaps
+
+        for number in range(1, 9):
+            set_large(store, "a", value + b"%d" % number)
+        with ThreadPoolExecutor(4) as pool:
+            reading = [pool.submit(read, number) for number in range(1, 5)]
+            try:
+                for keep_last in range(8, 3, -1):
+                    store.prune(keep_last=keep_last)
+            finally:
+                ended.set()
+        assert all(each.result() >= 0 for each in reading)
     place.check()
 
 
