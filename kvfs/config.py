@@ -31,5 +31,7 @@ class Config:
     """How many volumes (database files, folder stores) are kept open at once."""
     idle_close_s: float = 60.0
     """A volume that nobody used for so long is closed."""
+    retention_grace_s: float = 3600.0
+    """Younger ops stay, whatever a store's retention says: for who follows the changes and was away."""
     history_scan_cap: int = 100_000
     """How many candidate keys a read of the past looks at."""

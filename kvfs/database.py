@@ -12,7 +12,7 @@ import apsw
 
 from kvfs import disk, idempotency, sqlite
 from kvfs.errors import DatabaseError, InvalidParameters, from_os_error
-from kvfs.sqlite import ReadPool
+from kvfs.sqlite import ReadPool, Space
 from kvfs.status import DatabaseStatus
 
 _OPEN_WAIT_S: Final = 5.0
@@ -24,7 +24,7 @@ class Database:
     def __init__(self, path: str, *, create: bool = False) -> None:
         self.path = path
         deadline = time.monotonic() + _OPEN_WAIT_S
-        self._writing = sqlite.connect(path, create=create, deadline=deadline)
+        self._writing = sqlite.connect(path, create=create, shrinkable=True, deadline=deadline)
         self._reading = ReadPool(path)
         self._identity: tuple[int, int] | None = None
         self._closed = False
@@ -99,6 +99,14 @@ class Database:
 
     def synced(self, mark: int) -> None:
         return None
+
+    def shrink(self, pages: int) -> Space:
+        with sqlite.errors("give free pages back"):
+            return sqlite.give_back(self._writing, pages)
+
+    def checkpoint(self) -> None:
+        with self._reading.borrow() as connection:
+            sqlite.checkpoint(connection)
 
     # --- being there -----------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from kvfs.errors import (
     KvfsError,
     Overloaded,
     StorageFailure,
+    Unavailable,
     from_os_error,
 )
 from kvfs.followers import Ending
@@ -47,6 +48,7 @@ _CHECKPOINT_EVERY_TICKS: Final = 5
 _FORGET_EVERY_TICKS: Final = 600
 _LEASE_WAIT_S: Final = 10.0
 _TEND_S: Final = 3.0
+_RETAIN_S: Final = 0.1
 _CACHED_NAMES: Final = 10_000
 _FAILURES_KEPT: Final = 100
 
@@ -179,6 +181,9 @@ class Engine:
         self._stop = threading.Event()
         self._reaper = threading.Thread(target=self._reap, name="kvfs-reaper", daemon=True)
         self._reaper.start()
+        # A thread of its own: expiries must not wait for it.
+        self._retainer = threading.Thread(target=self._retain, name="kvfs-retention", daemon=True)
+        self._retainer.start()
 
     # --- leases ------------------------------------------------------------------------------------------
 
@@ -313,6 +318,7 @@ class Engine:
             self._closed = True
         self._stop.set()
         self._reaper.join()
+        self._retainer.join()
         with self._lock:
             volumes = list(self._volumes.values())
             self._volumes.clear()
@@ -478,11 +484,9 @@ class Engine:
                     self._follow(key, location)
 
     def _tend(self, opened: _Open, *, checkpoint: bool, forget: bool) -> None:
-        with self._lock:
-            if self._volumes.get(opened.key) is not opened:
+        with self._kept_open(opened) as is_open:
+            if not is_open:
                 return
-            opened.users += 1
-        try:
             if opened.expiring is None or opened.expiring.done():
                 for handle in list(opened.handles.values()):
                     opened.expiring = handle.reap(deadline=time.monotonic() + _TEND_S) or opened.expiring
@@ -492,11 +496,6 @@ class Engine:
                 now_s = self.clock() // NS
                 opened.submit(lambda batch: batch.forget(now_s))
             pending = any(handle.next_expiry() is not None for handle in list(opened.handles.values()))
-        finally:
-            with self._released:
-                opened.users -= 1
-                if not opened.users:
-                    self._released.notify_all()
         if opened.volume.watching:
             if opened.volume.replaced():
                 self._vacant[opened.key] = opened.location
@@ -509,6 +508,20 @@ class Engine:
                         return
                     self._forget(opened)
                 opened.close()
+
+    @contextmanager
+    def _kept_open(self, opened: _Open) -> Iterator[bool]:
+        """Keep a volume from being closed meanwhile, which counts as no use of it; False if it is closed."""
+        with self._lock:
+            is_open = self._volumes.get(opened.key) is opened
+            opened.users += is_open
+        try:
+            yield is_open
+        finally:
+            with self._released:
+                opened.users -= is_open
+                if not opened.users:
+                    self._released.notify_all()
 
     def _follow(self, key: str, location: Location) -> None:
         """Watch what lies now where a watched folder was taken away, as soon as there is something.
@@ -525,13 +538,25 @@ class Engine:
             elif os.path.isdir(location.path):
                 self._vacant[key] = location
 
+    # --- the retention's thread ---------------------------------------------------------------------------
+
+    def _retain(self) -> None:
+        """Enforce the retention of what is open, each store for a little while at a time."""
+        while not self._stop.wait(_TICK_S):
+            with self._lock:
+                volumes = list(self._volumes.values())
+            for opened in volumes:
+                with _tending(opened.key), self._kept_open(opened) as is_open:
+                    for handle in list(opened.handles.values()) if is_open else ():
+                        handle.retain(time.monotonic() + _RETAIN_S)
+
 
 @contextmanager
 def _tending(key: str) -> Iterator[None]:
-    """What fails in the reaper's thread is told, and tried again later."""
+    """What fails in a thread of the engine's own is told, and tried again later."""
     try:
         yield
-    except Overloaded:
+    except Unavailable:
         pass  # somebody else is at it, or it is being closed
     except KvfsError as exc:
         _LOG.warning("cannot tend %s: %s", key, exc.message)

@@ -510,7 +510,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         maintenance.maintenance,
         name="maintenance",
         tag="databases",
-        summary="Look after a store: `rebuild` makes a folder's index anew from its files",
+        summary="Look after a store: `rebuild` makes a folder's index anew from its files, `history_prune`"
+        " removes what is old from the history for good, `retention` sets what is kept of it",
         params=_STORE,
         body=BodySpec(JSON, "What to do.", schemas.MAINTENANCE_BODY),
         answers=(Answer("Done", schema=schemas.MAINTENANCE),),

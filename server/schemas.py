@@ -400,7 +400,17 @@ CACHE: Final = shape(
     }
 )
 
-MAINTENANCE_BODY: Final = shape({"op": {"enum": ["rebuild"]}})
+_AT_LEAST_ONE: Final[Schema] = or_null({"type": "integer", "minimum": 1})
+
+MAINTENANCE_BODY: Final = shape(
+    {
+        "op": {"enum": ["rebuild", "history_prune", "retention"]},
+        "before": {"type": ["integer", "number", "string", "null"]},
+        "keep_last": _AT_LEAST_ONE,
+        "max_age_s": _AT_LEAST_ONE,
+    },
+    optional=("before", "keep_last", "max_age_s"),
+)
 
 MAINTENANCE: Final = shape(
     {
@@ -412,8 +422,20 @@ MAINTENANCE: Final = shape(
         "changed": INTEGER,
         "recorded": INTEGER,
         "ignored": {"type": "object", "additionalProperties": INTEGER},
+        "removed": INTEGER,
+        "complete": BOOLEAN,
+        "stopped_by": or_null(STRING),
+        "pruned_seq": INTEGER,
+        "freed_bytes": INTEGER,
+        "free_bytes": INTEGER,
+        "keep_last": or_null(INTEGER),
+        "max_age_s": or_null(INTEGER),
     },
-    optional=("files", "keys", "changed", "recorded", "ignored"),
+    optional=(
+        *("files", "keys", "changed", "recorded", "ignored"),
+        *("removed", "complete", "stopped_by", "pruned_seq", "freed_bytes", "free_bytes"),
+        *("keep_last", "max_age_s"),
+    ),
 )
 
 HEALTH: Final = shape(

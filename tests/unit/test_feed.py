@@ -12,6 +12,7 @@ from kvfs.cursor import Cursor
 from kvfs.errors import ChangeCursorExpired
 from kvfs.feed import Event, Kind, Lost, Omitted, Page, Query, page, place
 from kvfs.model import INLINE_MAX_BYTES, Entry, Op, OpType, Origin
+from kvfs.retention import Standing
 from tests.reference import LOG_ID, ReferenceReader
 
 KEYS = ["a", "a/b", "ab", "b", "é", "\U0010ffff"]
@@ -142,13 +143,6 @@ def test_without_a_cursor_the_place_is_the_end() -> None:
     assert place(reader, None) == (Cursor(LOG_ID, 2), START)
 
 
-class Pruned(ReferenceReader):
-    """A log whose first ops are gone."""
-
-    def pruned_seq(self) -> int:
-        return 2
-
-
 @pytest.mark.parametrize(
     ("since", "reason"),
     [
@@ -159,7 +153,8 @@ class Pruned(ReferenceReader):
     ],
 )
 def test_a_cursor_that_leads_nowhere_is_refused_with_where_to_go_on(since: Cursor, reason: Lost) -> None:
-    reader = Pruned([op_of(seq, "a", seq) for seq in (1, 2, 3)], now_ns=0)
+    ops = [op_of(seq, "a", seq) for seq in (1, 2, 3)]
+    reader = ReferenceReader(ops, now_ns=0, known=Standing(pruned_seq=2))
     for ask in (lambda: place(reader, since), lambda: page(reader, Query(since))):
         with pytest.raises(ChangeCursorExpired) as caught:
             ask()
