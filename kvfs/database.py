@@ -60,13 +60,7 @@ class Database:
             self._writing.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
-        try:
-            self._writing.execute("COMMIT")
-        except apsw.IOError as exc:
-            # The commit record may have reached the disk before the sync of it failed.
-            raise DatabaseError(f"Cannot commit: {exc}", outcome="unknown") from exc
-        except apsw.Error as exc:
-            raise sqlite.translate(exc, "commit") from exc
+        sqlite.commit(self._writing)
 
     def finish(self) -> None:
         return None

@@ -21,11 +21,20 @@ from kvfs import database
 from kvfs.config import Config
 from kvfs.database import Database
 from kvfs.directory.store import DirectoryStore
-from kvfs.errors import DeadlineExceeded, KvfsError, Overloaded, StorageFailure, from_os_error
+from kvfs.errors import (
+    DeadlineExceeded,
+    KvfsError,
+    Overloaded,
+    PathIsDirectory,
+    StorageFailure,
+    from_os_error,
+)
 from kvfs.handle import Handle
 from kvfs.model import NS, Clock, Write
 from kvfs.paths import TABLE_DEFAULT, Kind, Location, Paths, check_db, check_table
 from kvfs.pending import Pending
+from kvfs.sql.database import SqlDatabase
+from kvfs.sql.interrupts import Interrupter
 from kvfs.status import EngineStatus, OpenStatus
 from kvfs.store import Store, Volume
 from kvfs.table import TableStore
@@ -49,6 +58,8 @@ class Opened:
 
     volume: Volume
     store: Callable[[str], Store]
+    file: Database | None = None
+    """The volume itself where SQL can be run on it."""
 
 
 Opener = Callable[[Location, Config, bool], Opened]
@@ -57,7 +68,7 @@ Opener = Callable[[Location, Config, bool], Opened]
 
 def _open_database(location: Location, config: Config, create: bool) -> Opened:
     file = Database(location.path, create=create)
-    return Opened(file, lambda table: TableStore(file, table))
+    return Opened(file, lambda table: TableStore(file, table), file)
 
 
 def _open_directory(location: Location, config: Config, create: bool) -> Opened:
@@ -82,6 +93,7 @@ class _Open:
     volume: Volume
     store: Callable[[str], Store]
     writer: Writer
+    sql: SqlDatabase | None
     handles: dict[str, Handle] = field(default_factory=dict)
     users: int = 0
     used: float = 0.0
@@ -108,6 +120,8 @@ class _Open:
             # Whatever the last checkpoint misses is in the op-log.
             _LOG.warning("cannot checkpoint %s: %s", self.key, exc.message)
         self.writer.close()
+        if self.sql is not None:
+            self.sql.close()
         self.volume.close()
 
 
@@ -120,6 +134,13 @@ class Lease:
         self._engine = engine
         self._open: _Open | None = opened
         self.handle = handle
+
+    @property
+    def sql(self) -> SqlDatabase:
+        """SQL on the database file. Raises `PathIsDirectory` for a folder."""
+        if self._open is None or self._open.sql is None:
+            raise PathIsDirectory("Path is a directory: a database file is needed")
+        return self._open.sql
 
     def release(self) -> None:
         """Let the store be closed; idempotent."""
@@ -157,6 +178,7 @@ class Engine:
         self._openers = openers
         self.config = config or Config()
         self.clock = clock
+        self.interrupter = Interrupter(max_temp_bytes=self.config.sql_max_temp_bytes)
         # Guards `_volumes`, `_names`, `_failed`, `_closed` and the counters in `_Open`; held for moments.
         self._lock = threading.Lock()
         self._released = threading.Condition(self._lock)
@@ -303,6 +325,7 @@ class Engine:
             self._names.clear()
         for opened in volumes:
             opened.close()
+        self.interrupter.close()
 
     def __enter__(self) -> Engine:
         return self
@@ -379,13 +402,19 @@ class Engine:
             config=self.config,
             turn=self._turn,
         )
-        opened = _Open(key, location, got.volume, got.store, writer, used=time.monotonic())
+        sql = None if got.file is None else self._sql(got.file, writer)
+        opened = _Open(key, location, got.volume, got.store, writer, sql, used=time.monotonic())
         with self._lock:
             if not self._closed:
                 self._volumes[key] = opened
                 return opened
         opened.close()
         raise Overloaded("The server is stopping", retry_after_s=1)
+
+    def _sql(self, file: Database, writer: Writer) -> SqlDatabase:
+        return SqlDatabase(
+            file, writer, self.interrupter, config=self.config, clock=self.clock, record=lambda *_: None
+        )
 
     def _mend(self, key: str) -> None:
         """What lies here can be opened, or there is nothing to open any more."""

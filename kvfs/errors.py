@@ -4,6 +4,7 @@
     ├── BadRequest              the caller's fault, before anything was looked up
     │   ├── InvalidDbPath           INVALID_DB_PATH
     │   ├── InvalidParameters       INVALID_PARAMETERS
+    │   │   └── SqlError                INVALID_PARAMETERS
     │   ├── InvalidSqliteHeader     INVALID_SQLITE_HEADER
     │   ├── PathIsDirectory         PATH_IS_DIRECTORY
     │   └── PayloadTooLarge         PAYLOAD_TOO_LARGE
@@ -59,6 +60,14 @@ class InvalidParameters(BadRequest):
     """A parameter or a body is missing, malformed or contradictory."""
 
     code = "INVALID_PARAMETERS"
+
+
+class SqlError(InvalidParameters):
+    """SQL that SQLite refuses, or that kvfs does not allow; `batch_index` is which of a batch's values."""
+
+    def __init__(self, message: str, *, batch_index: int | None = None) -> None:
+        super().__init__(message)
+        self.batch_index = batch_index
 
 
 class InvalidSqliteHeader(BadRequest):

@@ -23,7 +23,7 @@ from aiohttp import web
 from multidict import istr
 
 import kvfs
-from kvfs import catalog
+from kvfs import catalog, sqlite
 from kvfs.config import Config
 from kvfs.engine import Engine
 from kvfs.errors import KvfsError, from_os_error
@@ -165,6 +165,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     A second signal ends the process at once.
     """
     _prepare(settings.data_dir)
+    sqlite.limit_memory(settings.config.sqlite_memory_bytes)
     loop = asyncio.get_running_loop()
     stop = _signals(loop)
     engine = Engine(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from kvfs.listing import LIMIT_DEFAULT, LIMIT_MAX
-from server import batch, db, health, kv_read, kv_write, maintenance, schemas, time_travel
+from server import batch, db, health, kv_read, kv_write, maintenance, schemas, sql, time_travel
 from server.errors import JSON
 from server.route import (
     AT_TIMESTAMP,
@@ -450,6 +450,46 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         "POST",
+        "/db",
+        sql.transaction,
+        name="transaction",
+        tag="sql",
+        summary="Run SQL in one transaction, all or nothing",
+        params=(DB, *_CREATING, TIMEOUT),
+        body=BodySpec(JSON, "The transaction.", schemas.TRANSACTION_BODY),
+        answers=(
+            Answer(
+                "A result for each item; or, with `success` false, why the transaction was undone",
+                schema={"anyOf": [schemas.TRANSACTION, schemas.TRANSACTION_FAILED]},
+            ),
+        ),
+        errors=(*_ALWAYS, *_FINDING, "PAYLOAD_TOO_LARGE", "STORAGE_FULL"),
+    ),
+    Route(
+        "GET",
+        "/query",
+        sql.select,
+        name="query",
+        tag="sql",
+        summary="Run one SELECT",
+        params=(
+            DB,
+            Param("sql", Kind.TEXT, "The SELECT, or the URL-safe base64 of it.", required=True),
+            Param("format", Kind.TEXT, "`json` or `csv`.", default="json"),
+            IF_NONE_MATCH,
+            TIMEOUT,
+        ),
+        answers=(
+            Answer("The rows", schema=schemas.SELECTED, headers=("ETag",)),
+            Answer("The rows, as CSV", media_type="text/csv", headers=("ETag", "X-Truncated")),
+            Answer(
+                "Nothing has changed since If-None-Match was", status=304, media_type=None, headers=("ETag",)
+            ),
+        ),
+        errors=(*_ALWAYS, *_FINDING, "CAS_MISMATCH", "STORAGE_FULL"),
+    ),
+    Route(
+        "POST",
         "/maintenance",
         maintenance.maintenance,
         name="maintenance",
@@ -490,8 +530,6 @@ ROUTES: Final[tuple[Route, ...]] = (
 RESERVED: Final[tuple[tuple[str, str], ...]] = (
     ("GET", "/changes"),
     ("GET", "/changes/stream"),
-    ("POST", "/db"),
-    ("GET", "/query"),
     ("GET", "/history"),
     ("GET", "/history/stats"),
     ("DELETE", "/history"),

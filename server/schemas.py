@@ -48,8 +48,9 @@ ERROR: Final = shape(
         "gap_keys": array(STRING),
         "oldest_cursor": STRING,
         "outcome": {"const": "unknown"},
+        "reqIdx": INTEGER,
     },
-    optional=("current_etag", "failed", "gap_keys", "oldest_cursor", "outcome"),
+    optional=("reqIdx", "current_etag", "failed", "gap_keys", "oldest_cursor", "outcome"),
 )
 
 ENTRY: Final = shape(
@@ -366,6 +367,63 @@ CACHE: Final = shape(
         "failed": array(shape({"path": STRING, "message": STRING})),
         "connections": INTEGER,
     }
+)
+
+_SQL_VALUE: Final[Schema] = {"anyOf": [{"type": ["null", "boolean", "number", "string"]}, {"type": "object"}]}
+_SQL_VALUES: Final[Schema] = {
+    "anyOf": [array(_SQL_VALUE), {"type": "object", "additionalProperties": _SQL_VALUE}]
+}
+TRANSACTION_BODY: Final = shape(
+    {
+        "resultFormat": STRING,
+        "transaction": array(
+            shape(
+                {
+                    "query": STRING,
+                    "statement": STRING,
+                    "sql": STRING,
+                    "values": _SQL_VALUES,
+                    "valuesBatch": array(_SQL_VALUES),
+                    "noFail": BOOLEAN,
+                },
+                optional=("query", "statement", "sql", "values", "valuesBatch", "noFail"),
+            ),
+            minItems=1,
+            maxItems=10_000,
+        ),
+    },
+    optional=("resultFormat",),
+)
+_ROW: Final[Schema] = {"type": "object", "additionalProperties": _SQL_VALUE}
+TRANSACTION: Final = shape(
+    {
+        "results": array(
+            shape(
+                {
+                    "success": BOOLEAN,
+                    "resultHeaders": array(STRING),
+                    "resultSet": array(_ROW),
+                    "resultSetList": array(array(_SQL_VALUE)),
+                    "truncated": TRUE,
+                    "rowsUpdated": INTEGER,
+                    "rowsUpdatedBatch": array(INTEGER),
+                    "error": STRING,
+                    "batchIdx": INTEGER,
+                },
+                optional=(
+                    "resultHeaders", "resultSet", "resultSetList", "truncated", "rowsUpdated",
+                    "rowsUpdatedBatch", "error", "batchIdx",
+                ),
+            )
+        )
+    }
+)  # fmt: skip
+TRANSACTION_FAILED: Final = shape(
+    {"reqIdx": INTEGER, "batchIdx": INTEGER, "error": STRING, "success": {"const": False}},
+    optional=("batchIdx",),
+)
+SELECTED: Final = shape(
+    {"columns": array(STRING), "resultSet": array(_ROW), "rowCount": INTEGER, "truncated": BOOLEAN}
 )
 
 MAINTENANCE_BODY: Final = shape({"op": {"enum": ["rebuild"]}})
