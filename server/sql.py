@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import re
 import zlib
 from functools import partial
 from typing import Final
@@ -24,6 +25,7 @@ NOT_A_SELECT: Final = "GET /query only accepts read-only SELECT/WITH queries; us
 
 _CSV: Final = "text/csv; charset=utf-8"
 _FORMATS: Final = frozenset({"json", "csv"})
+_CONTROL: Final = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _URL_SAFE: Final = str.maketrans("+/", "-_")
 
 
@@ -102,14 +104,18 @@ def _fails_when_new(engine: Engine, db: str, items: list[Item], deadline: float)
 
 
 def _sql(given: str | None) -> str:
-    """The SQL that the parameter is, or is the base64 of."""
+    """The SQL that the parameter is the base64 of, or is itself.
+
+    Some words are base64 too; what they would decode to is no text.
+    """
     if not given:
         raise InvalidParameters("sql is required")
     try:
         padded = given.translate(_URL_SAFE) + "=" * (-len(given) % 4)
-        return base64.b64decode(padded, b"-_", validate=True).decode()
+        decoded = base64.b64decode(padded, b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         return given
+    return given if _CONTROL.search(decoded) else decoded
 
 
 def _version(sql: SqlDatabase) -> str | None:
