@@ -16,6 +16,7 @@ from server.body import Body
 from server.bridge import Bridge
 from server.params import Params
 from server.request import Headers, Request
+from server.sql_wire import AnswerMemory
 
 IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
 
@@ -34,6 +35,7 @@ class Services:
     """When the server started, in monotonic seconds."""
     connections: Callable[[], int]
     """How many clients are connected."""
+    answers: AnswerMemory
 
     @property
     def config(self) -> Config:

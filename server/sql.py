@@ -31,21 +31,15 @@ _URL_SAFE: Final = str.maketrans("+/", "-_")
 
 async def transaction(exchange: Exchange) -> Reply:
     """Run a transaction."""
-    target = exchange.params.target
     body = await exchange.json_body().read()
     if len(body) > INLINE_MAX_BYTES:
         asked = await exchange.bridge.run_sql(partial(sql_wire.asked, body), exchange.deadline)
     else:
         asked = sql_wire.asked(body)
-    outcome: list[Result] | Failure | None = None
-    if target.create:
-        work = partial(_fails_when_new, exchange.engine, target.db, asked.items, exchange.deadline)
-        outcome = await exchange.bridge.run_sql(work, exchange.deadline)
-    if outcome is None:
-        leased = await lease(exchange, create=target.create)
-        with leased:
-            outcome = await _outcome(exchange, leased.sql, asked)
-    return Reply(200, sql_wire.transaction_form(outcome, as_list=asked.as_list), JSON)
+    with exchange.services.answers.budget() as budget:
+        rows = sql_wire.json_rows(budget, as_list=asked.as_list)
+        outcome = await _outcome(exchange, asked.items, rows)
+        return Reply(200, sql_wire.transaction_form(outcome, as_list=asked.as_list), JSON)
 
 
 async def select(exchange: Exchange) -> Reply:
@@ -61,13 +55,14 @@ async def select(exchange: Exchange) -> Reply:
         etag = None if version is None else f"{version}-{zlib.crc32(f'{form} {sql}'.encode()):x}"
         if etag is not None and _knows(exchange, etag):
             return Reply(304, headers=f'ETag: "{etag}"\r\n')
-        rows = sql_wire.csv_rows() if form == "csv" else sql_wire.json_rows(as_list=False)
-        work = partial(leased.sql.select, sql, rows, deadline=exchange.deadline)
-        try:
-            shown = await exchange.bridge.run_sql(work, exchange.deadline)
-        except NotASelect as exc:
-            raise InvalidParameters(NOT_A_SELECT) from exc
-    return _shown(shown, form, etag)
+        with exchange.services.answers.budget() as budget:
+            rows = sql_wire.csv_rows(budget) if form == "csv" else sql_wire.json_rows(budget, as_list=False)
+            work = partial(leased.sql.select, sql, rows, deadline=exchange.deadline)
+            try:
+                shown = await exchange.bridge.run_sql(work, exchange.deadline)
+            except NotASelect as exc:
+                raise InvalidParameters(NOT_A_SELECT) from exc
+            return _shown(shown, form, etag)
 
 
 async def lease(exchange: Exchange, *, create: bool = False) -> Lease:
@@ -79,27 +74,38 @@ async def lease(exchange: Exchange, *, create: bool = False) -> Lease:
     return found
 
 
-async def _outcome(exchange: Exchange, sql: SqlDatabase, asked: sql_wire.Asked) -> list[Result] | Failure:
-    """What comes of a transaction: side by side with others if it only reads, else in the writer's turn."""
+async def _outcome(exchange: Exchange, items: list[Item], rows: MakeRows) -> list[Result] | Failure:
+    """What comes of a transaction, on a database that it makes if the request asks for that."""
+    target = exchange.params.target
+    if target.create:
+        work = partial(_fails_when_new, exchange.engine, target.db, items, rows, exchange.deadline)
+        failure = await exchange.bridge.run_sql(work, exchange.deadline)
+        if failure is not None:
+            return failure
+    leased = await lease(exchange, create=target.create)
+    with leased:
+        return await _run(exchange, leased.sql, items, rows)
+
+
+async def _run(
+    exchange: Exchange, sql: SqlDatabase, items: list[Item], rows: MakeRows
+) -> list[Result] | Failure:
+    """Side by side with others if it only reads, else in the writer's turn."""
     deadline = exchange.deadline
-    if not sql.known_to_write(asked.items):
-        reading = partial(sql.read, asked.items, _rows(asked), deadline=deadline)
+    if not sql.known_to_write(items):
         try:
-            return await exchange.bridge.run_sql(reading, deadline)
+            return await exchange.bridge.run_sql(partial(sql.read, items, rows, deadline=deadline), deadline)
         except NeedsWriting:
             pass
-    return await exchange.bridge.done(sql.write(asked.items, _rows(asked), deadline=deadline), deadline)
+    return await exchange.bridge.done(sql.write(items, rows, deadline=deadline), deadline)
 
 
-def _rows(asked: sql_wire.Asked) -> MakeRows:
-    return sql_wire.json_rows(as_list=asked.as_list)
-
-
-def _fails_when_new(engine: Engine, db: str, items: list[Item], deadline: float) -> Failure | None:
+def _fails_when_new(
+    engine: Engine, db: str, items: list[Item], rows: MakeRows, deadline: float
+) -> Failure | None:
     """Why a transaction fails on a database that it would make; then none is made."""
     if os.path.exists(engine.paths.file(db, create=True)):
         return None
-    rows = sql_wire.json_rows(as_list=True)
     return rehearse(items, rows, engine.interrupter, config=engine.config, deadline=deadline)
 
 

@@ -10,8 +10,9 @@ import binascii
 import csv
 import io
 import json
-import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ import apsw
 import orjson
 
 from kvfs.config import MIB
-from kvfs.errors import InvalidParameters, SqlError
+from kvfs.errors import InvalidParameters, Overloaded, SqlError
 from kvfs.sql.model import (
     WHOLE,
     BatchChanged,
@@ -41,8 +42,11 @@ MAX_ROWS: Final = 1_000_000
 """Of all batches of a transaction together."""
 MAX_ANSWER_BYTES: Final = 32 * MIB
 
+_ALL_ANSWERS_BYTES: Final = 36 * MIB
+
 _CHUNK_ROWS: Final = 500
 _LARGE_BYTES: Final = 64 * 1024
+_ESCAPED: Final = [chr(code) for code in range(0x20)]
 _INT_MIN: Final = -(1 << 63)
 _INT_MAX: Final = (1 << 63) - 1
 _NAME_MARKS: Final = ":@$"
@@ -180,14 +184,46 @@ class _Values:
 # --- what is answered ----------------------------------------------------------------------------------
 
 
-class _Budget:
-    """What the rows of one answer may take together."""
+class AnswerMemory:
+    """What the rows of all answers that are being made may take together. Any thread may use it."""
 
     def __init__(self) -> None:
+        # Guards `_left`.
+        self._lock = threading.Lock()
+        self._left = _ALL_ANSWERS_BYTES
+
+    @contextmanager
+    def budget(self) -> Iterator[Budget]:
+        """The budget of one answer, which gives back at the end what it took."""
+        budget = Budget(self)
+        try:
+            yield budget
+        finally:
+            self.take(-budget.spent)
+
+    def take(self, size_bytes: int) -> None:
+        """Raises `Overloaded` where there is not so much left."""
+        with self._lock:
+            if size_bytes > self._left:
+                raise Overloaded("Too many large results are being made", retry_after_s=1)
+            self._left -= size_bytes
+
+
+class Budget:
+    """What the rows of one answer may take."""
+
+    def __init__(self, memory: AnswerMemory) -> None:
+        self._memory = memory
         self._left = MAX_ANSWER_BYTES
 
+    @property
+    def spent(self) -> int:
+        return MAX_ANSWER_BYTES - self._left
+
     def spend(self, size_bytes: int) -> None:
+        """Raises `SqlError` where one answer takes too much, `Overloaded` where all do."""
         self.check(size_bytes)
+        self._memory.take(size_bytes)
         self._left -= size_bytes
 
     def check(self, size_bytes: int) -> None:
@@ -203,12 +239,12 @@ class _Encoded:
     then nothing waits, and what would not fit is refused before it is encoded.
     """
 
-    def __init__(self, columns: Sequence[str], budget: _Budget) -> None:
+    def __init__(self, columns: Sequence[str], budget: Budget) -> None:
         self.columns = columns
         self.out = bytearray()
         self._budget = budget
         self._waiting: list[tuple[Any, ...]] = []
-        self._memory = apsw.memory_used() + _LARGE_BYTES
+        self._memory = 0
 
     def add(self, row: tuple[Any, ...]) -> None:
         waiting = self._waiting
@@ -216,9 +252,12 @@ class _Encoded:
         if len(waiting) >= _CHUNK_ROWS:
             self.end()
         elif apsw.memory_used() > self._memory:
-            self._budget.check(sum(map(sys.getsizeof, row)))
+            size_bytes = sum(map(_encoded_bytes, row))
+            self._budget.check(size_bytes)
             self.end()
-            self._memory = apsw.memory_used() + _LARGE_BYTES
+            if size_bytes < _LARGE_BYTES:
+                # It was a cache that grew.
+                self._memory = apsw.memory_used() + _LARGE_BYTES
 
     def end(self) -> None:
         if self._waiting:
@@ -234,7 +273,7 @@ class _Encoded:
 class _JsonRows(_Encoded):
     """Rows as JSON: the inside of an array."""
 
-    def __init__(self, columns: Sequence[str], budget: _Budget, *, as_list: bool) -> None:
+    def __init__(self, columns: Sequence[str], budget: Budget, *, as_list: bool) -> None:
         super().__init__(columns, budget)
         self._as_list = as_list
 
@@ -250,7 +289,7 @@ class _JsonRows(_Encoded):
 class _CsvRows(_Encoded):
     """Rows as RFC 4180 has them, with a header; a NULL is empty, a blob is base64."""
 
-    def __init__(self, columns: Sequence[str], budget: _Budget) -> None:
+    def __init__(self, columns: Sequence[str], budget: Budget) -> None:
         super().__init__(columns, budget)
         self.out += self._encode([tuple(columns)])
 
@@ -262,15 +301,14 @@ class _CsvRows(_Encoded):
         return text.getvalue().encode()
 
 
-def json_rows(*, as_list: bool) -> MakeRows:
+def json_rows(budget: Budget, *, as_list: bool) -> MakeRows:
     """Makes what takes rows to answer them in JSON."""
-    budget = _Budget()
     return lambda columns: _JsonRows(columns, budget, as_list=as_list)
 
 
-def csv_rows() -> MakeRows:
+def csv_rows(budget: Budget) -> MakeRows:
     """Makes what takes rows to answer them in CSV."""
-    return lambda columns: _CsvRows(columns, _Budget())
+    return lambda columns: _CsvRows(columns, budget)
 
 
 def transaction_form(outcome: list[Result] | Failure, *, as_list: bool) -> bytes:
@@ -332,6 +370,15 @@ def _failed(message: str, batch_index: int | None) -> Json:
     if batch_index is not None:
         failed["batchIdx"] = batch_index
     return failed
+
+
+def _encoded_bytes(value: SqlValue) -> int:
+    """About how long a value is in JSON."""
+    if isinstance(value, str):
+        if len(value) < _LARGE_BYTES:
+            return len(value)
+        return len(value) + sum(map(value.count, _ESCAPED)) * len("u0000")
+    return len(value) * 4 // 3 if isinstance(value, bytes) else 0
 
 
 def _blob(value: object) -> Json:

@@ -64,6 +64,7 @@ _TEMPORARY: Final = frozenset(
         apsw.SQLITE_DROP_TEMP_TRIGGER, apsw.SQLITE_DROP_TEMP_VIEW,
     }
 )  # fmt: skip
+_NO_TEMPORARY: Final = "temporary objects are not allowed: requests share their connections"
 _WRITING: Final = frozenset({apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE})
 _DEFINING: Final = frozenset(
     {
@@ -79,7 +80,7 @@ _LIMITS: Final = {
     apsw.SQLITE_LIMIT_COMPOUND_SELECT: 500,
     apsw.SQLITE_LIMIT_EXPR_DEPTH: 500,
     apsw.SQLITE_LIMIT_FUNCTION_ARG: 127,
-    apsw.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 500,
+    apsw.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 100,
     apsw.SQLITE_LIMIT_SQL_LENGTH: 1 << 20,
     apsw.SQLITE_LIMIT_TRIGGER_DEPTH: 100,
     apsw.SQLITE_LIMIT_VARIABLE_NUMBER: 32_766,
@@ -126,14 +127,18 @@ class Guard:
     # --- parts -----------------------------------------------------------------------------------------
 
     def _authorize(
-        self, action: int, one: str | None, two: str | None, _: str | None, within: str | None
+        self, action: int, one: str | None, two: str | None, schema: str | None, within: str | None
     ) -> int:
         if action in _READING:
             self.selects = self.selects or action == apsw.SQLITE_SELECT
             return apsw.SQLITE_OK
         if self.mode is Mode.OWN:
             return apsw.SQLITE_OK
-        reason = self._refusal(action, one or "", two or "", within)
+        temporary = action in _TEMPORARY or (action in _DEFINING and schema == "temp")
+        if temporary and self.mode is Mode.TRANSACTION:
+            reason: str | None = _NO_TEMPORARY
+        else:
+            reason = self._refusal(action, one or "", two or "", within)
         if reason is None:
             return apsw.SQLITE_OK
         self.reason = reason
@@ -153,8 +158,6 @@ class Guard:
             if _is_own(one) and not (within is not None and _is_own(within)):
                 return f"{one} is kvfs's own: it can be read, not written"
             return None
-        if action in _TEMPORARY:
-            return "temporary objects are not allowed: requests share their connections"
         if action == apsw.SQLITE_ALTER_TABLE:
             self.altered = True
             return self._definition_refusal(two)

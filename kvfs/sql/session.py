@@ -14,6 +14,7 @@ import apsw
 
 from kvfs import sqlite
 from kvfs.errors import DeadlineExceeded, KvfsError, SqlError
+from kvfs.sql import functions
 from kvfs.sql.guard import ONLY_SELECT, OWN, Guard, Mode
 from kvfs.sql.interrupts import Interrupter, Running
 from kvfs.sql.model import BatchChanged, Bindings, Changed, Item, MakeRows, Result, Selected
@@ -89,6 +90,7 @@ class Session:
         connection.pragma("temp_store", "file")
         if self.readonly:
             connection.pragma("query_only", 1)
+        functions.register(connection, max_length=max_length)
         self.guard = Guard(connection, max_length=max_length)
         connection.exec_trace = self._trace
 

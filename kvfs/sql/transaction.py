@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
@@ -49,6 +50,8 @@ class Transaction:
         except (NeedsWriting, NotASelect):
             raise
         except KvfsError as exc:
+            # The frames hold rows, and whoever holds the error would hold those.
+            traceback.clear_frames(exc.__traceback__)
             self.executed.append(Executed(sql, ts_ns, time.monotonic() - began, 0, exc.message))
             raise
         self.executed.append(Executed(sql, ts_ns, time.monotonic() - began, _rows(result)))
