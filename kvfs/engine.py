@@ -31,8 +31,9 @@ from kvfs.errors import (
 )
 from kvfs.handle import Handle
 from kvfs.model import NS, Clock, Write
-from kvfs.paths import TABLE_DEFAULT, Kind, Location, Paths, check_db, check_table
+from kvfs.paths import STATE_DIR, TABLE_DEFAULT, Kind, Location, Paths, check_db, check_table
 from kvfs.pending import Pending
+from kvfs.query_log import QueryLog
 from kvfs.sql.database import SqlDatabase
 from kvfs.sql.interrupts import Interrupter
 from kvfs.status import EngineStatus, OpenStatus
@@ -178,6 +179,7 @@ class Engine:
         self._openers = openers
         self.config = config or Config()
         self.clock = clock
+        self.queries = QueryLog(os.path.join(paths.data_dir, STATE_DIR, "queries.db"))
         self.interrupter = Interrupter(max_temp_bytes=self.config.sql_max_temp_bytes)
         # Guards `_volumes`, `_names`, `_failed`, `_closed` and the counters in `_Open`; held for moments.
         self._lock = threading.Lock()
@@ -326,6 +328,7 @@ class Engine:
         for opened in volumes:
             opened.close()
         self.interrupter.close()
+        self.queries.close()
 
     def __enter__(self) -> Engine:
         return self
@@ -413,7 +416,7 @@ class Engine:
 
     def _sql(self, file: Database, writer: Writer) -> SqlDatabase:
         return SqlDatabase(
-            file, writer, self.interrupter, config=self.config, clock=self.clock, record=lambda *_: None
+            file, writer, self.interrupter, config=self.config, clock=self.clock, record=self.queries.record
         )
 
     def _mend(self, key: str) -> None:

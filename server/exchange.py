@@ -45,7 +45,7 @@ class Services:
 class Exchange:
     """A request, what it asks for, and until when (`deadline`, monotonic seconds) it must be answered.
 
-    `key` is empty where the route has none.
+    `key` is the key, or the index, that the path names; empty where the route has none.
     """
 
     __slots__ = ("deadline", "key", "params", "request", "services")

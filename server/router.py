@@ -17,6 +17,7 @@ from server.route import BASE, Route
 
 _KEYS: Final = BASE + "/kv/"
 _KEY: Final = "{key}"
+_INDEX: Final = "{index}"
 
 
 class Router:
@@ -35,13 +36,13 @@ class Router:
             self._add(method, BASE + path, None)
 
     def find(self, method: str, path: str) -> tuple[Route, str]:
-        """The route of a raw path, and the decoded key, empty where the route has none.
+        """The route of a raw path, and the decoded key or index, empty where the route has none.
 
         Raises `RouteNotFound`, `MethodNotAllowed`, and for the key `InvalidParameters` or
         `PayloadTooLarge`.
         """
         if not path.startswith(_KEYS):
-            return self._find_fixed(method, path), ""
+            return self._find_fixed(method, path)
         found, raw_key = self._look(method, path[len(_KEYS) :])
         if found is None:
             if raw_key is None:
@@ -79,17 +80,21 @@ class Router:
             return (None, None) if found is None else (found, rest[:slash])
         return suffixes.get(""), rest
 
-    def _find_fixed(self, method: str, path: str) -> Route:
-        methods = self._fixed.get(path)
+    def _find_fixed(self, method: str, path: str) -> tuple[Route, str]:
+        methods, index = self._fixed.get(path), ""
         if methods is None:
-            raise RouteNotFound
+            above, _, index = path.rpartition("/")
+            methods = self._fixed.get(f"{above}/{_INDEX}")
+            if methods is None or not index:
+                raise RouteNotFound
+            index = decode_path(index)
         if method == "HEAD" and method not in methods:
             method = "GET"
         if method in methods:
             route = methods[method]
             if route is None:
                 raise RouteNotFound
-            return route
+            return route, index
         allow = {name for name, route in methods.items() if route is not None}
         if not allow:
             raise RouteNotFound

@@ -11,13 +11,15 @@ from __future__ import annotations
 from typing import Final
 
 from kvfs.listing import LIMIT_DEFAULT, LIMIT_MAX
-from server import batch, db, health, kv_read, kv_write, maintenance, schemas, sql, time_travel
+from server import batch, db, health, kv_read, kv_write, maintenance, schemas, time_travel
 from server.errors import JSON
 from server.route import (
+    ALWAYS,
     AT_TIMESTAMP,
     AUTO_CREATE,
     CREATE,
     DB,
+    FINDING,
     HISTORY,
     IDEMPOTENCY_KEY,
     IF_MATCH,
@@ -39,6 +41,7 @@ from server.route import (
     Route,
 )
 from server.schemas import Schema
+from server.sql_routes import SQL_ROUTES
 
 _STORE: Final = (DB, TABLE, TIMEOUT)
 _CREATING: Final = (CREATE, AUTO_CREATE)
@@ -46,23 +49,7 @@ _CONDITIONAL: Final = (IF_MATCH, IF_NONE_MATCH)
 
 # --- errors --------------------------------------------------------------------------------------------
 
-_ALWAYS: Final = (
-    "INVALID_PARAMETERS",
-    "UNAUTHORIZED",
-    "FORBIDDEN",
-    "INTERNAL_ERROR",
-    "DEADLINE_EXCEEDED",
-    "OVERLOADED",
-)
-_FINDING: Final = (
-    "INVALID_DB_PATH",
-    "INVALID_SQLITE_HEADER",
-    "PATH_IS_DIRECTORY",
-    "DATABASE_NOT_FOUND",
-    "DATABASE_ERROR",
-    "FILE_SYSTEM_ERROR",
-)
-_STORE_ERRORS: Final = (*_ALWAYS, *_FINDING, "PATH_CONFLICT", "PAYLOAD_TOO_LARGE")
+_STORE_ERRORS: Final = (*ALWAYS, *FINDING, "PATH_CONFLICT", "PAYLOAD_TOO_LARGE")
 _MISSING: Final = ("KEY_NOT_FOUND", "KEY_EXPIRED")
 _WRITE_ERRORS: Final = (*_STORE_ERRORS, "CAS_MISMATCH", "IDEMPOTENCY_KEY_MISMATCH", "STORAGE_FULL")
 
@@ -424,7 +411,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             TIMEOUT,
         ),
         answers=(Answer("It is there", schema=schemas.DB_CREATED),),
-        errors=(*_ALWAYS, *_FINDING, "PATH_CONFLICT", "STORAGE_FULL"),
+        errors=(*ALWAYS, *FINDING, "PATH_CONFLICT", "STORAGE_FULL"),
     ),
     Route(
         "GET",
@@ -435,7 +422,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="List the databases in the data dir",
         params=(TIMEOUT,),
         answers=(Answer("The databases", schema=schemas.DB_LIST),),
-        errors=(*_ALWAYS, "FILE_SYSTEM_ERROR"),
+        errors=(*ALWAYS, "FILE_SYSTEM_ERROR"),
     ),
     Route(
         "DELETE",
@@ -446,48 +433,9 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="Delete a database file and its side files",
         params=(DB, Param("confirm", Kind.TEXT, "Must be `yes`.", required=True), TIMEOUT),
         answers=(Answer("Deleted", schema=schemas.DB_DELETED),),
-        errors=(*_ALWAYS, *_FINDING),
+        errors=(*ALWAYS, *FINDING),
     ),
-    Route(
-        "POST",
-        "/db",
-        sql.transaction,
-        name="transaction",
-        tag="sql",
-        summary="Run SQL in one transaction, all or nothing",
-        params=(DB, *_CREATING, TIMEOUT),
-        body=BodySpec(JSON, "The transaction.", schemas.TRANSACTION_BODY),
-        answers=(
-            Answer(
-                "A result for each item; or, with `success` false, why the transaction was undone",
-                schema={"anyOf": [schemas.TRANSACTION, schemas.TRANSACTION_FAILED]},
-            ),
-        ),
-        errors=(*_ALWAYS, *_FINDING, "PAYLOAD_TOO_LARGE", "STORAGE_FULL"),
-    ),
-    Route(
-        "GET",
-        "/query",
-        sql.select,
-        name="query",
-        tag="sql",
-        summary="Run one SELECT",
-        params=(
-            DB,
-            Param("sql", Kind.TEXT, "The SELECT, or the URL-safe base64 of it.", required=True),
-            Param("format", Kind.TEXT, "`json` or `csv`.", default="json"),
-            IF_NONE_MATCH,
-            TIMEOUT,
-        ),
-        answers=(
-            Answer("The rows", schema=schemas.SELECTED, headers=("ETag",)),
-            Answer("The rows, as CSV", media_type="text/csv", headers=("ETag", "X-Truncated")),
-            Answer(
-                "Nothing has changed since If-None-Match was", status=304, media_type=None, headers=("ETag",)
-            ),
-        ),
-        errors=(*_ALWAYS, *_FINDING, "CAS_MISMATCH", "STORAGE_FULL"),
-    ),
+    *SQL_ROUTES,
     Route(
         "POST",
         "/maintenance",
@@ -512,7 +460,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             Answer("It can", schema=schemas.HEALTH),
             Answer("A store cannot be served", status=503, schema=schemas.HEALTH),
         ),
-        errors=_ALWAYS,
+        errors=ALWAYS,
     ),
     Route(
         "GET",
@@ -523,15 +471,12 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="What is open, and how it fares",
         params=(TIMEOUT,),
         answers=(Answer("What is open", schema=schemas.CACHE),),
-        errors=_ALWAYS,
+        errors=ALWAYS,
     ),
 )
 
 RESERVED: Final[tuple[tuple[str, str], ...]] = (
     ("GET", "/changes"),
     ("GET", "/changes/stream"),
-    ("GET", "/history"),
-    ("GET", "/history/stats"),
-    ("DELETE", "/history"),
 )
 """What the API has and this server not yet: no route, and no key either."""

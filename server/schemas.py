@@ -426,6 +426,44 @@ SELECTED: Final = shape(
     {"columns": array(STRING), "resultSet": array(_ROW), "rowCount": INTEGER, "truncated": BOOLEAN}
 )
 
+QUERIES: Final = shape(
+    {
+        "entries": array(
+            shape(
+                {
+                    "id": INTEGER,
+                    "db": STRING,
+                    "sql": STRING,
+                    "timestamp": INTEGER,
+                    "timestamp_ms": INTEGER,
+                    "duration_ms": NUMBER,
+                    "status": {"enum": ["ok", "error"]},
+                    "rows_affected": INTEGER,
+                    "error": STRING,
+                },
+                optional=("error",),
+            )
+        ),
+        "total": INTEGER,
+        "limit": INTEGER,
+    }
+)
+QUERY_STATISTICS: Final = shape(
+    {
+        "db": STRING,
+        "total_entries": INTEGER,
+        "ok_entries": INTEGER,
+        "error_entries": INTEGER,
+        "avg_duration_ms": NUMBER,
+        "p95_duration_ms": NUMBER,
+        "oldest_timestamp": or_null(INTEGER),
+        "newest_timestamp": or_null(INTEGER),
+        "queries_per_hour": NUMBER,
+    }
+)
+QUERIES_CLEARED: Final = shape({"db": STRING, "deleted": INTEGER, "status": STATUS_OK})
+QUERY_DELETED: Final = shape({"db": STRING, "index": INTEGER, "deleted": TRUE})
+
 MAINTENANCE_BODY: Final = shape({"op": {"enum": ["rebuild"]}})
 
 MAINTENANCE: Final = shape(

@@ -188,10 +188,10 @@ class Prey:
     def spelled(self, sql: str) -> str:
         return sql.replace("{outside}", str(self.outside))
 
-    def check(self) -> None:
+    def check(self, memory_mib: int = MEMORY_MIB) -> None:
         assert self.state() == self.before
         grown_mib = self.memory("VmHWM") - self.memory_mib
-        assert grown_mib < MEMORY_MIB, f"{grown_mib} MiB more"
+        assert grown_mib < memory_mib, f"{grown_mib} MiB more"
 
 
 @pytest.fixture(scope="module")
@@ -249,9 +249,9 @@ def test_a_view_cannot_do_what_sql_cannot(prey: Prey) -> None:
     prey.check()
 
 
-def test_many_at_once_stay_within_the_memory(prey: Prey) -> None:
+def test_sixteen_at_once_take_twice_as_much_at_most(prey: Prey) -> None:
     body = {"transaction": [{"query": f"{ENDLESS} SELECT randomblob(4000000), n FROM c"}]}
     with ThreadPoolExecutor(16) as threads:
         for answer in threads.map(lambda _: prey.file.send(body, timeout=2), range(32)):
             told(answer)
-    prey.check()
+    prey.check(2 * MEMORY_MIB)
