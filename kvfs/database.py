@@ -27,6 +27,8 @@ class Database:
         self._writing = sqlite.connect(path, create=create, deadline=deadline)
         self._reading = ReadPool(path)
         self._identity: tuple[int, int] | None = None
+        self.replacements = 0
+        """How often the contents were replaced by others, since it was opened."""
         self._closed = False
         self._close_lock = threading.Lock()
         try:
@@ -61,6 +63,10 @@ class Database:
 
     def commit(self) -> None:
         sqlite.commit(self._writing)
+
+    def note_replaced(self) -> None:
+        """The contents are others now: what was known of them means nothing any more."""
+        self.replacements += 1
 
     def finish(self) -> None:
         return None

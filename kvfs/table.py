@@ -90,6 +90,7 @@ class TableStore(SelfContained):
         )
         self.count_sql = f"SELECT count(*) FROM {table} WHERE {{range}} AND {_LIVE}"
         self._log_id = ""
+        self._log_id_of = 0
         # Whether a reader has found table and log.
         self._known = False
         # Whether they are there, as this batch found it: the writer's.
@@ -146,9 +147,11 @@ class TableStore(SelfContained):
                 yield EmptyReader()
 
     def log_id(self) -> str:
-        if not self._log_id:
+        replacements = self._database.replacements
+        if not self._log_id or replacements != self._log_id_of:
             with self._database.readers.borrow() as connection:
                 self._log_id = self._log.log_id(connection) or ""
+            self._log_id_of = replacements
         return self._log_id
 
     def scan(self, prefix: str, now_ns: int, *, everything: bool = False) -> None:

@@ -30,7 +30,7 @@ T = TypeVar("T")
 _THREADS: Final = 32
 _MAX_WAITING: Final = 1024
 _SQL_THREADS: Final = 32
-_SQL_MAX_WAITING: Final = 256
+_SQL_MAX_WAITING: Final = 128
 _SWEEP_S: Final = 0.1
 
 Discard = Callable[[T], None]

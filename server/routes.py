@@ -442,7 +442,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         maintenance.maintenance,
         name="maintenance",
         tag="databases",
-        summary="Look after a store: `rebuild` makes a folder's index anew from its files",
+        summary="Look after a store: check, shrink, copy or restore it; rebuild a folder's index",
         params=_STORE,
         body=BodySpec(JSON, "What to do.", schemas.MAINTENANCE_BODY),
         answers=(Answer("Done", schema=schemas.MAINTENANCE),),

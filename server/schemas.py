@@ -464,7 +464,19 @@ QUERY_STATISTICS: Final = shape(
 QUERIES_CLEARED: Final = shape({"db": STRING, "deleted": INTEGER, "status": STATUS_OK})
 QUERY_DELETED: Final = shape({"db": STRING, "index": INTEGER, "deleted": TRUE})
 
-MAINTENANCE_BODY: Final = shape({"op": {"enum": ["rebuild"]}})
+MAINTENANCE_BODY: Final = shape(
+    {
+        "op": {
+            "enum": [
+                "rebuild", "wal_checkpoint_truncate", "vacuum_into", "quick_check", "integrity_check",
+                "optimize", "vacuum", "restore",
+            ]
+        },
+        "dest_path": STRING,
+        "src_path": STRING,
+    },
+    optional=("dest_path", "src_path"),
+)  # fmt: skip
 
 MAINTENANCE: Final = shape(
     {
@@ -476,9 +488,19 @@ MAINTENANCE: Final = shape(
         "changed": INTEGER,
         "recorded": INTEGER,
         "ignored": {"type": "object", "additionalProperties": INTEGER},
+        "frames": INTEGER,
+        "ok": BOOLEAN,
+        "problems": array(STRING),
+        "dest_path": STRING,
+        "src_path": STRING,
+        "size": INTEGER,
+        "size_before": INTEGER,
     },
-    optional=("files", "keys", "changed", "recorded", "ignored"),
-)
+    optional=(
+        "files", "keys", "changed", "recorded", "ignored", "frames", "ok", "problems", "dest_path",
+        "src_path", "size", "size_before",
+    ),
+)  # fmt: skip
 
 HEALTH: Final = shape(
     {

@@ -21,6 +21,7 @@ from kvfs.model import Clock
 from kvfs.pending import Pending
 from kvfs.sql.guard import Mode
 from kvfs.sql.interrupts import Interrupter
+from kvfs.sql.maintenance import Maintenance
 from kvfs.sql.model import WHOLE, Executed, Failure, Item, MakeRows, Result, Selected
 from kvfs.sql.session import NeedsWriting, Session
 from kvfs.sql.transaction import Transaction
@@ -69,6 +70,7 @@ class SqlDatabase:
         self._observer: apsw.Connection | None = None
         self._observer_lock = threading.Lock()
         self._id = secrets.token_hex(6)
+        self.maintenance = Maintenance(database, writer, interrupter)
 
     # --- reading ---------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ GIL each time, and slow down what it watches.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +21,9 @@ from kvfs.errors import DeadlineExceeded, KvfsError, Overloaded
 _SWEEP_S: Final = 0.05
 _LINGER_SWEEPS: Final = 20
 _LONG_S: Final = 0.5
-_TEMP_MARK: Final = "/etilqs_"
+_TEMP_FOLDERS: Final = ("/var/tmp", "/usr/tmp", "/tmp")
+_TEMP_VARIABLES: Final = ("SQLITE_TMPDIR", "TMPDIR")
+_TEMP_NAME: Final = re.compile(r"(.+)/(?:#[0-9]+|etilqs_\w+) \(deleted\)")
 
 
 class Running:
@@ -113,11 +116,13 @@ class Interrupter:
 
 
 def _temp_bytes() -> int:
-    """How large this process's temporary files of SQLite are. They have no names, but descriptors."""
+    """How large this process's temporary files are where SQLite has its own. They have descriptors alone."""
+    folders = {*_TEMP_FOLDERS, *(os.environ.get(name) for name in _TEMP_VARIABLES)}
     size = 0
     with suppress(OSError):
         for name in os.listdir("/proc/self/fd"):
             with suppress(OSError):
-                if _TEMP_MARK in os.readlink(f"/proc/self/fd/{name}"):
+                match = _TEMP_NAME.fullmatch(os.readlink(f"/proc/self/fd/{name}"))
+                if match is not None and match[1] in folders:
                     size += os.stat(f"/proc/self/fd/{name}").st_size
     return size
