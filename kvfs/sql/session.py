@@ -195,7 +195,8 @@ class Session:
         elif item.batch is not None:
             result = self._run_batch(item.sql, item.batch)
         else:
-            result = Changed(self._change(item.sql, item.bindings))
+            with self._errors():
+                result = Changed(self._change(item.sql, item.bindings))
         if self.guard.altered:
             self._check_names()
         return result
@@ -203,8 +204,9 @@ class Session:
     def _run_batch(self, sql: str, batch: Sequence[Bindings]) -> BatchChanged:
         counts: list[int] = []
         try:
-            for bindings in batch:
-                counts.append(self._change(sql, bindings))
+            with self._errors():
+                for bindings in batch:
+                    counts.append(self._change(sql, bindings))
         except SqlError as exc:
             exc.batch_index = len(counts)
             raise
@@ -213,11 +215,11 @@ class Session:
     def _change(self, sql: str, bindings: Bindings) -> int:
         """How many rows the last statement in the text changed."""
         self._begin_item(single=False)
-        with self._errors():
-            for _ in self.connection.execute(sql, bindings):
-                pass
-            # `changes` still tells of an earlier statement where the last one changes nothing.
-            return self.connection.changes() if self.connection.total_changes() != self._changes_before else 0
+        connection = self.connection
+        for _ in connection.execute(sql, bindings):
+            pass
+        # `changes` still tells of an earlier statement where the last one changes nothing.
+        return connection.changes() if connection.total_changes() != self._changes_before else 0
 
     def _begin_item(self, *, single: bool) -> None:
         self._single = single
