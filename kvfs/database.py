@@ -11,7 +11,7 @@ from typing import Final
 import apsw
 
 from kvfs import disk, idempotency, sqlite
-from kvfs.errors import DatabaseError, InvalidParameters, from_os_error
+from kvfs.errors import InvalidParameters, from_os_error
 from kvfs.sqlite import ReadPool
 from kvfs.status import DatabaseStatus
 
@@ -27,12 +27,14 @@ class Database:
         self._writing = sqlite.connect(path, create=create, deadline=deadline)
         self._reading = ReadPool(path)
         self._identity: tuple[int, int] | None = None
-        self.replacements = 0
-        """How often the contents were replaced by others, since it was opened."""
         self._closed = False
         self._close_lock = threading.Lock()
+        self.light = False
+        """Whether the batch under way must do nothing that may take long."""
         try:
             with sqlite.errors():
+                # What SQL does to a KV table is logged by triggers; what this does, by itself.
+                self._writing.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
                 self.readonly = self._writing.readonly("main")
                 if self._writing.pragma("encoding") != "UTF-8":
                     raise InvalidParameters("The database's text encoding is not UTF-8")
@@ -56,17 +58,12 @@ class Database:
         return self._writing
 
     def begin(self, *, light: bool) -> None:
-        if self.readonly:
-            raise DatabaseError("The database is read-only")
+        self.light = light
         with sqlite.errors("begin a transaction"):
-            self._writing.execute("BEGIN IMMEDIATE")
+            self._writing.execute("BEGIN" if self.readonly else "BEGIN IMMEDIATE")
 
     def commit(self) -> None:
         sqlite.commit(self._writing)
-
-    def note_replaced(self) -> None:
-        """The contents are others now: what was known of them means nothing any more."""
-        self.replacements += 1
 
     def finish(self) -> None:
         return None

@@ -9,17 +9,18 @@ Format, version 1. One table `kvfs_oplog_<name>` a store: beside the KV rows in 
     op_type       TEXT     see `model.OpType`
     origin        TEXT     api, sql, file
     ts_ns         INTEGER  Unix nanoseconds, never decreasing with seq
-    content_type  TEXT     of the new value; NULL for tombstones (see `model`)
+    content_type  TEXT     of the new value; NULL for tombstones (see `model`), and where SQL gave none
     size          INTEGER  of the new value in bytes; NULL for tombstones
-    value_hash    BLOB     SHA-256 of the new value, also in a gap; NULL for tombstones
+    value_hash    BLOB     SHA-256 of the new value, also in a gap; NULL for tombstones, and where a trigger
+                           logged the op (see `kvfs.triggers`)
     created_s     INTEGER  when the key came into being, Unix seconds; NULL for tombstones
     updated_s     INTEGER  when its value last changed
     expire_ns     INTEGER  when its TTL runs out, in whole milliseconds; NULL without one
     ttl_s         INTEGER  the TTL given with this op; NULL if none was
     flags         INTEGER  1: a gap, the value was not recorded; 2: the value is in a blob (`kvfs.blobs`)
-    value         TEXT     the whole new value (BLOB where it is not UTF-8 without NUL); NULL for
-                           tombstones, gaps and blobs. The last column, so that a long value need not be
-                           gone through to read the others
+    value         TEXT     the whole new value (BLOB where it is not UTF-8 without NUL; SQL may put numbers
+                           there, which are their text); NULL for tombstones, gaps and blobs. The last
+                           column, so that a long value need not be gone through to read the others
 
 Validity: (key, op_number) is unique; per key, op_number grows with seq. Whole values, not deltas: a past
 state is one look-up, and the old value of an op is its predecessor's new one. There is no index on time:
@@ -37,21 +38,25 @@ from typing import Any, Final, cast
 
 import apsw
 
+from kvfs import content_types
 from kvfs.blobs import BLOB_MIN_BYTES, Blobs
 from kvfs.errors import DatabaseError
 from kvfs.model import Entry, Op, OpType, Origin, Value, value_bytes, value_hash
-from kvfs.sqlite import SqlValue, fetch, has_table, json_text, quoted, sql_value, stored_value
+from kvfs.sqlite import SqlValue, fetch, has_table, json_text, quoted, sql_value
 
 FORMAT: Final = 1
 GAP: Final = 1
 BLOB: Final = 2
 
-_FACTS: Final = (
+_PLAIN: Final = (
     "seq, key, op_number, op_type, origin, ts_ns, content_type, size, value_hash, "
     "created_s, updated_s, expire_ns, ttl_s, flags"
 )
-_FACTS_COUNT: Final = _FACTS.count(",") + 1
-_COLUMNS: Final = f"{_FACTS}, value"
+_VALUE: Final = "CAST(value AS BLOB)"
+# With the value where its facts have to be worked out of it.
+_FACTS: Final = f"{_PLAIN}, iif(value_hash IS NULL, {_VALUE}, NULL)"
+_FACTS_COUNT: Final = _PLAIN.count(",") + 2
+_COLUMNS: Final = f"{_FACTS}, {_VALUE}"
 
 _SCHEMA: Final = """
 CREATE TABLE {table} (
@@ -97,7 +102,7 @@ class OpLog:
         self._schema = _SCHEMA.format(
             table=table, index=quoted(f"kvfs_oplog_{name}_key"), blobs=quoted(f"kvfs_oplog_{name}_blobs")
         )
-        self._append = f"INSERT INTO {table} ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+        self._append = f"INSERT INTO {table} ({_PLAIN}, value) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
         self._tail = f"SELECT seq, ts_ns FROM {table} ORDER BY seq DESC LIMIT 1"
         self._tail_at = f"SELECT seq, ts_ns FROM {table} WHERE seq <= ? ORDER BY seq DESC LIMIT 1"
         self._head = f"SELECT seq FROM {table} ORDER BY seq LIMIT 1"
@@ -133,6 +138,11 @@ class OpLog:
         )
         self._names_blob = f"SELECT 1 FROM {table} WHERE value_hash = ? AND flags & 2 LIMIT 1"
         self._since = f"SELECT {_COLUMNS} FROM {table} WHERE seq > ? ORDER BY seq LIMIT ?"
+        # `+key`: never by the index on keys, which would have to be sorted by seq to the last one.
+        self._span = (
+            f"SELECT {_FACTS} FROM {table} WHERE seq > :after AND seq <= :through"
+            " AND +key >= :start AND (:end IS NULL OR +key < :end) ORDER BY seq LIMIT :limit"
+        )
         self._next_key = f"SELECT key FROM {table} WHERE key > ? ORDER BY key LIMIT 1"
         self._first_key = f"SELECT key FROM {table} WHERE key >= ? ORDER BY key LIMIT 1"
 
@@ -225,10 +235,6 @@ class OpLog:
         """(key, last op number) of each key that has an op after this seq."""
         return fetch(connection, self._changed, (after,))
 
-    def last_op(self, connection: apsw.Connection, key: str) -> Op | None:
-        """The key's last op, or None for a key never seen."""
-        return self.op(connection, key, self.last(connection, key)[0])
-
     def since(self, connection: apsw.Connection, seq: int, limit: int) -> list[Op]:
         """Up to `limit` ops after `seq`, in order."""
         return [self._made(row) for row in fetch(connection, self._since, (seq, limit))]
@@ -244,6 +250,29 @@ class OpLog:
             return found[1] > ts_ns, found[0]
 
         return _bisect(head[0][0], self.tail(connection)[0], later)
+
+    def span(
+        self,
+        connection: apsw.Connection,
+        *,
+        after: int,
+        through: int,
+        start: str,
+        end: str | None,
+        limit: int,
+    ) -> list[Op]:
+        """The first `limit` ops with seqs above `after` up to `through`, in order, without values.
+
+        Of keys from `start` on and before `end`.
+        """
+        asked: dict[str, SqlValue] = {
+            "after": after,
+            "through": through,
+            "start": start,
+            "end": end,
+            "limit": limit,
+        }
+        return [self._made(row) for row in fetch(connection, self._span, asked)]
 
     def bounds(self, connection: apsw.Connection, key: str) -> tuple[int, int] | None:
         """The first and the last op number that the log has of a key; None for a key never seen."""
@@ -308,16 +337,19 @@ class OpLog:
     def _made(self, row: tuple[Any, ...]) -> Op:
         """The op of a row, which need not have the value."""
         (seq, key, number, op_type, origin, ts_ns, content_type, size, digest,
-         created_s, updated_s, expire_ns, ttl_s, flags) = row[:_FACTS_COUNT]  # fmt: skip
+         created_s, updated_s, expire_ns, ttl_s, flags, unhashed) = row[:_FACTS_COUNT]  # fmt: skip
         recorded = not flags & GAP
         entry = None
         if created_s is not None:
             value: Value | None = None
             if recorded and len(row) > _FACTS_COUNT:
                 if not flags & BLOB:
-                    value = stored_value(row[-1])
+                    value = row[-1]
                 elif self.blobs is not None:
                     value = self.blobs.value(digest, size)
+            if unhashed is not None:
+                digest = value_hash(unhashed)
+                content_type = content_type or content_types.detect(unhashed)
             entry = Entry(key, value, size, content_type, created_s, updated_s, expire_ns, number, digest)
         return Op(seq, key, number, OpType(op_type), Origin(origin), ts_ns, entry, recorded, ttl_s)
 
@@ -332,8 +364,19 @@ class LogReader:
     def tail(self) -> tuple[int, int]:
         return self._log.tail(self._connection)
 
-    def last_op(self, key: str) -> Op | None:
-        return self._log.last_op(self._connection, key)
+    def log_id(self) -> str:
+        return self._log.log_id(self._connection) or ""
+
+    def last_seq(self) -> int:
+        return self._log.tail(self._connection)[0]
+
+    def pruned_seq(self) -> int:
+        return 0
+
+    def span(self, *, after: int, through: int, start: str, end: str | None, limit: int) -> list[Op]:
+        return self._log.span(
+            self._connection, after=after, through=through, start=start, end=end, limit=limit
+        )
 
     def op(self, key: str, op_number: int) -> Op | None:
         return self._log.op(self._connection, key, op_number)

@@ -112,6 +112,8 @@ class errors:
     ) -> None:
         if isinstance(error, apsw.Error):
             raise translate(error, self._doing) from error
+        if isinstance(error, UnicodeDecodeError):
+            raise DatabaseError(f"Cannot {self._doing}: there is text that is not UTF-8") from error
 
 
 def translate(error: apsw.Error, doing: str = "use the database") -> KvfsError:

@@ -8,7 +8,7 @@
     expire_at    REAL      Unix seconds in whole milliseconds; NULL without a TTL
     op_number    INTEGER   the key's last op in the log
 
-Rows and log change in one transaction.
+Rows and log change in one transaction, also where SQL writes the rows (`kvfs.triggers`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import apsw
 
 from kvfs import content_types, sqlite
 from kvfs.database import Database
-from kvfs.errors import InvalidParameters, KeyNotFound, from_os_error
+from kvfs.errors import DatabaseError, InvalidParameters, KeyNotFound, from_os_error
 from kvfs.model import (
     INLINE_MAX_BYTES,
     NS,
@@ -38,8 +38,9 @@ from kvfs.model import (
     value_bytes,
 )
 from kvfs.oplog import LogReader, OpLog
-from kvfs.sqlite import SqlValue, fetch, has_table, quoted, sql_value, stored_value
-from kvfs.store import EmptyReader, Log, Reader, SelfContained, Unsettled
+from kvfs.sqlite import SqlValue, fetch, has_table, quoted, sql_value
+from kvfs.store import EmptyReader, Log, Reader, SelfContained, TooHeavy, Unsettled
+from kvfs.triggers import EXPIRE_MAX_MS, Triggers
 from kvfs.valueops import missing
 
 _COLUMNS: Final = ("key", "value", "content_type", "created_at", "updated_at", "expire_at", "op_number")
@@ -57,6 +58,9 @@ CREATE TABLE IF NOT EXISTS {table} (
 CREATE INDEX IF NOT EXISTS {index} ON {table} (expire_at) WHERE expire_at IS NOT NULL;
 """
 
+# As bytes, whatever SQL has put there; no text that is not UTF-8 can fail to be read.
+_VALUE: Final = "CAST(value AS BLOB)"
+_SMALL: Final = f"iif(octet_length(value) <= {INLINE_MAX_BYTES}, {_VALUE}, NULL)"
 _LIVE: Final = "(expire_at IS NULL OR expire_at > :now)"
 
 
@@ -69,12 +73,12 @@ class TableStore(SelfContained):
         self.directory = False
         self._database = database
         self._log = OpLog(name)
+        self._triggers = Triggers(name, self._log.table)
         table = quoted(name)
         self._schema = _SCHEMA.format(table=table, index=quoted(f"kvfs_expiry_{name}"))
         row = "content_type, created_at, updated_at, expire_at, op_number"
-        small = f"iif(octet_length(value) <= {INLINE_MAX_BYTES}, value, NULL)"
-        self._get = f"SELECT {small}, octet_length(value), {row} FROM {table} WHERE key = ?"
-        self._get_value = f"SELECT value FROM {table} WHERE key = ?"
+        self._get = f"SELECT {_SMALL}, octet_length(value), {row} FROM {table} WHERE key = ?"
+        self._get_value = f"SELECT {_VALUE} FROM {table} WHERE key = ?"
         # Not INSERT OR REPLACE: that moves the row to a new place, and dirties more pages.
         self._put = (
             f"INSERT INTO {table} ({', '.join(_COLUMNS)}) VALUES (?,?,?,?,?,?,?)"
@@ -85,16 +89,16 @@ class TableStore(SelfContained):
         self._due = f"SELECT key FROM {table} WHERE expire_at <= ? ORDER BY expire_at LIMIT ?"
         self._next_expiry = f"SELECT min(expire_at) FROM {table} WHERE expire_at IS NOT NULL"
         self.page_sql = (
-            f"SELECT key, iif(:values, value, NULL), octet_length(value), {row} FROM {table}"
+            f"SELECT key, iif(:values, {_VALUE}, iif(content_type IS NULL, {_SMALL}, NULL)),"
+            f" octet_length(value), {row} FROM {table}"
             f" WHERE {{range}} AND {_LIVE} ORDER BY key LIMIT :limit OFFSET :offset"
         )
         self.count_sql = f"SELECT count(*) FROM {table} WHERE {{range}} AND {_LIVE}"
-        self._log_id = ""
-        self._log_id_of = 0
         # Whether a reader has found table and log.
         self._known = False
-        # Whether they are there, as this batch found it: the writer's.
+        # Whether they are there, as this batch found it, and the schema that it knows of: the writer's.
         self._there = False
+        self._schema_version = -1
 
     # --- reading ---------------------------------------------------------------------------------------
 
@@ -132,7 +136,7 @@ class TableStore(SelfContained):
             if entry.expired(now_ns):
                 raise missing(expired=True)
             if entry.value is None:
-                value = stored_value(fetch(connection, self._get_value, (key,))[0][0])
+                value = fetch(connection, self._get_value, (key,))[0][0]
                 entry = _entry(key, (value, *rows[0][1:]))
             return entry
 
@@ -145,14 +149,6 @@ class TableStore(SelfContained):
                 yield _TableReader(self, self._log, connection, now_ns)
             else:
                 yield EmptyReader()
-
-    def log_id(self) -> str:
-        replacements = self._database.replacements
-        if not self._log_id or replacements != self._log_id_of:
-            with self._database.readers.borrow() as connection:
-                self._log_id = self._log.log_id(connection) or ""
-            self._log_id_of = replacements
-        return self._log_id
 
     def scan(self, prefix: str, now_ns: int, *, everything: bool = False) -> None:
         return None
@@ -170,11 +166,20 @@ class TableStore(SelfContained):
 
     # --- writing: the writer's thread only -------------------------------------------------------------
 
+    @property
+    def read_only(self) -> bool:
+        return self._database.readonly
+
+    def check_writable(self) -> None:
+        if self.read_only:
+            raise DatabaseError("The database is read-only")
+
     def tail(self) -> tuple[int, int]:
         connection = self._database.connection
         with sqlite.errors():
-            # What was there once is looked for again, since other programs may drop it.
-            self._there = (self._there and self._exists(connection)) or self._look()
+            # What was there once is looked for again when any program has changed the schema.
+            if self._schema_version != _schema_version(connection):
+                self._there = self._look()
             return self._log.tail(connection) if self._there else (0, 0)
 
     def load(self, key: str) -> KeyState:
@@ -196,7 +201,7 @@ class TableStore(SelfContained):
             rows = fetch(self._database.connection, self._get_value, (key,))
         if not rows:
             raise KeyNotFound("Key not found")
-        return stored_value(rows[0][0])
+        return cast(bytes, rows[0][0])
 
     def due(self, now_ns: int, limit: int) -> list[str]:
         if not self._there:
@@ -206,8 +211,10 @@ class TableStore(SelfContained):
         return [row[0] for row in rows]
 
     def next_expiry(self) -> int | None:
+        if self.read_only:
+            return None
         with self._database.readers.borrow() as connection:
-            if not self._exists(connection):
+            if not has_table(connection, self.name):
                 return None
             (expire_at,) = fetch(connection, self._next_expiry)[0]
         return _expire_ns(expire_at)
@@ -220,11 +227,13 @@ class TableStore(SelfContained):
     def create(self) -> None:
         if self._there:
             return
+        self.check_writable()
         connection = self._database.connection
         with sqlite.errors(f"make {self.name}"):
             if self._log.log_id(connection) is None:
                 self._log.create(connection, secrets.token_hex(8))
             connection.execute(self._schema)
+            self._triggers.install(connection)
             self._there = True
 
     def write(self, ops: Sequence[Op]) -> None:
@@ -241,22 +250,35 @@ class TableStore(SelfContained):
     # --- parts -----------------------------------------------------------------------------------------
 
     def _exists(self, connection: apsw.Connection) -> bool:
-        """Whether there is such a KV table: what has no log is another program's, and none."""
-        self._known = has_table(connection, self.name) and self._log.log_id(connection) is not None
+        """Whether there is such a KV table: what has no log is another program's, and none.
+
+        Raises `Unsettled` where the writer must first log what was done to it unseen.
+        """
+        exists = has_table(connection, self.name)
+        logged = self._log.log_id(connection) is not None
+        if logged and not self._database.readonly and not (exists and self._triggers.installed(connection)):
+            raise Unsettled
+        self._known = exists and logged
         return self._known
 
     def _look(self) -> bool:
         """Whether table and log are there. Raises `InvalidParameters` where something else has the name."""
         connection = self._database.connection
         exists = has_table(connection, self.name)
-        if self._log.log_id(connection) is not None:
-            if not exists:
-                # Another program dropped it; its log goes on.
-                connection.execute(self._schema)
-            return True
-        if exists or _taken(connection, self.name):
-            raise InvalidParameters(f"{self.name} exists in the database and is not a KV table")
-        return False
+        if self._log.log_id(connection) is None:
+            if exists or _taken(connection, self.name):
+                raise InvalidParameters(f"{self.name} exists in the database and is not a KV table")
+            return False
+        if self.read_only:
+            return exists
+        if not exists or not self._triggers.installed(connection):
+            # Another program dropped them; the log goes on.
+            if self._database.light:
+                raise TooHeavy
+            connection.execute(self._schema)
+            self._triggers.install(connection)
+        self._schema_version = _schema_version(connection)
+        return True
 
 
 class _TableReader(LogReader):
@@ -283,7 +305,8 @@ class _TableReader(LogReader):
             self._store.page_sql.format(range=bounds),
             {**parameters, "now": self._now_s, "limit": limit, "offset": offset, "values": values},
         )
-        return [_entry(row[0], row[1:]) for row in rows]
+        entries = [_entry(row[0], row[1:]) for row in rows]
+        return entries if values else [entry._replace(value=None) for entry in entries]
 
     def count(self, start: str, end: str | None) -> int:
         bounds, parameters = _range(start, end, after=False)
@@ -298,6 +321,11 @@ def _range(start: str, end: str | None, *, after: bool) -> tuple[str, dict[str, 
     return f"{bounds} AND key < :end", {"start": start, "end": end}
 
 
+def _schema_version(connection: apsw.Connection) -> int:
+    """Changes with the schema, whoever changes it."""
+    return cast(int, fetch(connection, "PRAGMA schema_version")[0][0])
+
+
 def _taken(connection: apsw.Connection, name: str) -> bool:
     """Whether a view, an index or a trigger bears this name."""
     sql = "SELECT 1 FROM sqlite_schema WHERE name = ? COLLATE NOCASE"
@@ -306,12 +334,11 @@ def _taken(connection: apsw.Connection, name: str) -> bool:
 
 def _entry(key: str, row: Sequence[Any]) -> Entry:
     value, size, content_type, created_at, updated_at, expire_at, op_number = row
-    data = None if value is None else stored_value(value)
-    if content_type is None:
-        content_type = content_types.BYTES if data is None else content_types.detect(data)
+    if type(content_type) is not str:
+        content_type = content_types.BYTES if value is None else content_types.detect(value)
     return Entry(
         key,
-        data,
+        value,
         size,
         content_type,
         created_at if type(created_at) is int else _seconds(created_at),
@@ -327,7 +354,9 @@ def _seconds(value: SqlValue) -> int:
 
 
 def _expire_ns(expire_at: SqlValue) -> int | None:
-    return round(expire_at * 1000) * NS_PER_MS if isinstance(expire_at, int | float) else None
+    if not isinstance(expire_at, int | float):
+        return None
+    return round(max(0, min(expire_at * 1000, EXPIRE_MAX_MS))) * NS_PER_MS
 
 
 def _row(entry: Entry) -> tuple[SqlValue, ...]:

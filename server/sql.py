@@ -11,11 +11,11 @@ from functools import partial
 from typing import Final
 
 from kvfs.engine import Engine, Lease
-from kvfs.errors import InvalidParameters, Overloaded
+from kvfs.errors import InvalidParameters, NotASelect, Overloaded
 from kvfs.model import INLINE_MAX_BYTES
 from kvfs.sql.database import Shown, SqlDatabase, rehearse
 from kvfs.sql.model import Failure, Item, MakeRows, Result
-from kvfs.sql.session import NeedsWriting, NotASelect
+from kvfs.sql.session import NeedsWriting
 from server import preconditions, sql_wire
 from server.errors import JSON
 from server.exchange import Exchange

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 
+from tests import polling
+
 NS = 1_000_000_000
+NS_PER_MS = 1_000_000
 
 
 class HurriedClock:
@@ -31,3 +34,10 @@ class HandClock:
 
     def move(self, seconds: float) -> None:
         self.ns += round(seconds * NS)
+
+
+def moment() -> int:
+    """An instant after all ops so far and before those to come, also of SQL, which tells milliseconds."""
+    at_ns = time.time_ns()
+    polling.eventually(lambda: time.time_ns() // NS_PER_MS > at_ns // NS_PER_MS, 1, "a millisecond")
+    return at_ns

@@ -136,7 +136,7 @@ def _wrong_in_op(op: Logged) -> Iterator[str]:
         if any(each is not None for each in (*state, op.value, op.expire_ns)):
             yield "a tombstone with a state"
         return
-    if any(each is None for each in state):
+    if any(each is None for each in (state[1:] if op.origin == "sql" else state)):
         yield f"a state with holes: {state}"
     if op.flags == GAP:
         if op.value is not None:
@@ -288,21 +288,30 @@ def _stores(connection: apsw.Connection) -> list[str]:
 def _log(connection: apsw.Connection, name: str) -> list[Logged]:
     rows = _query(
         connection,
-        "SELECT seq, key, op_number, op_type, origin, ts_ns, value, content_type, size, value_hash,"
-        f' created_s, updated_s, expire_ns, ttl_s, flags FROM "kvfs_oplog_{name}" ORDER BY seq',
+        "SELECT seq, key, op_number, op_type, origin, ts_ns, CAST(value AS BLOB), content_type, size,"
+        " value_hash, created_s, updated_s, expire_ns, ttl_s, flags"
+        f' FROM "kvfs_oplog_{name}" ORDER BY seq',
     )
-    return [Logged(*[*row[:6], _bytes(row[6]), *row[7:]]) for row in rows]
+    return [_hashed(Logged(*row)) for row in rows]
+
+
+def _hashed(op: Logged) -> Logged:
+    """An op with its hash, which a trigger cannot make."""
+    if op.origin == "sql" and op.value is not None and op.value_hash is None:
+        return replace(op, value_hash=hashed(op.value))
+    return op
 
 
 def _rows(connection: apsw.Connection, name: str) -> Iterator[tuple[str, Kept]]:
     for key, value, content_type, created_s, updated_s, expire_at, op_number in _query(
         connection,
-        f'SELECT key, value, content_type, created_at, updated_at, expire_at, op_number FROM "{name}"',
+        "SELECT key, CAST(value AS BLOB), content_type, created_at, updated_at, expire_at, op_number"
+        f' FROM "{name}"',
     ):
-        data = _bytes(value)
-        assert data is not None
-        expire_ns = None if expire_at is None else round(expire_at * 1000) * 1_000_000
-        yield key, Kept(hashed(data), len(data), content_type, created_s, updated_s, expire_ns, op_number)
+        expire_ns = None
+        if isinstance(expire_at, int | float):
+            expire_ns = round(max(0, min(expire_at * 1000, 9e12))) * 1_000_000
+        yield key, Kept(hashed(value), len(value), content_type, created_s, updated_s, expire_ns, op_number)
 
 
 def _indexed(connection: apsw.Connection) -> Iterator[tuple[str, Kept, str, tuple[Any, ...]]]:
@@ -312,12 +321,6 @@ def _indexed(connection: apsw.Connection) -> Iterator[tuple[str, Kept, str, tupl
         " expire_ns, op_number FROM files",
     ):
         yield key, Kept(digest, size, *entry), folder, (inode, size, mtime_ns, ctime_ns)
-
-
-def _bytes(value: object) -> bytes | None:
-    if isinstance(value, str):
-        return value.encode()
-    return value if isinstance(value, bytes) or value is None else str(value).encode()
 
 
 def hashed(value: bytes) -> bytes:

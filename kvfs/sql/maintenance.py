@@ -166,7 +166,6 @@ class Maintenance:
                         time.sleep(_PAUSE_S)
         finally:
             copy.close()
-        self._database.note_replaced()
         return self._resized(connection, before)
 
     def _alone(self, work: Callable[[apsw.Connection, float], T], deadline: float) -> Pending[T]:

@@ -13,7 +13,7 @@ from typing import Final
 import apsw
 
 from kvfs import sqlite
-from kvfs.errors import DeadlineExceeded, KvfsError, SqlError
+from kvfs.errors import DeadlineExceeded, KvfsError, NotASelect, SqlError
 from kvfs.sql import functions
 from kvfs.sql.guard import ONLY_SELECT, OWN, Guard, Mode
 from kvfs.sql.interrupts import Interrupter, Running
@@ -38,13 +38,6 @@ _FAULTS_OF_SQL: Final = frozenset(
 
 class NeedsWriting(Exception):
     """A statement that writes came up in a session that only reads. Never leaves the engine's callers."""
-
-
-class NotASelect(SqlError):
-    """Something that is not one SELECT, where nothing else is allowed."""
-
-    def __init__(self) -> None:
-        super().__init__(ONLY_SELECT)
 
 
 class Session:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from kvfs.errors import KvfsError, SqlError
+from kvfs.errors import KvfsError, NotASelect, SqlError
 from kvfs.model import Clock
 from kvfs.sql.model import BatchChanged, Changed, Executed, Failed, Failure, Item, MakeRows, Result, Selected
-from kvfs.sql.session import NeedsWriting, NotASelect, Session
+from kvfs.sql.session import NeedsWriting, Session
 
 R = TypeVar("R", bound=Result)
 

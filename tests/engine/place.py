@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -53,16 +54,25 @@ class Place:
             return invariants.check_folder(self.path, TABLE)
         return invariants.check_table(self.path).get(TABLE, [])
 
+    def connect(self) -> apsw.Connection:
+        """Another program's connection to the database, or to the op-log of a folder."""
+        return apsw.Connection(str(self.log_file))
+
     def sql(self, *statements: str) -> None:
         """What another program does to the database."""
-        with closing(apsw.Connection(str(self.log_file))) as connection:
+        with closing(self.connect()) as connection:
             for statement in statements:
                 connection.execute(statement)
+
+    def query(self, sql: str) -> list[Any]:
+        """What another program reads in the database."""
+        with closing(self.connect()) as connection:
+            return connection.execute(sql).fetchall()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Somebody else has the write lock of the database with the op-log, from here to the end."""
-        with closing(apsw.Connection(str(self.log_file))) as connection:
+        with closing(self.connect()) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield
             connection.execute("ROLLBACK")

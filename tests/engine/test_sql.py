@@ -10,6 +10,7 @@ import pytest
 
 from kvfs.engine import Engine
 from kvfs.errors import DeadlineExceeded, Overloaded
+from kvfs.handle import Handle
 from kvfs.sql.interrupts import Interrupter
 from kvfs.sql.model import Item
 from tests.engine.place import Place, text
@@ -19,6 +20,10 @@ _MANY = "WITH RECURSIVE c (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i
 
 def _soon(seconds: float = 20.0) -> float:
     return time.monotonic() + seconds
+
+
+def _log_id(store: Handle) -> str:
+    return store.place().cursor.log_id
 
 
 def _fill(engine: Engine, place: Place) -> None:
@@ -51,14 +56,14 @@ def test_a_restore_that_takes_too_long_changes_nothing(table: Place) -> None:
             copy = str(table.home / "copy.db")
             lease.sql.maintenance.copy_into(copy, deadline=_soon())
             lease.handle.apply(text("k"))
-            log_id = lease.handle.cursor(0)
+            log_id = _log_id(lease.handle)
             before = sorted(os.listdir(table.home))
             with pytest.raises(DeadlineExceeded):
                 lease.sql.maintenance.restore(copy, deadline=_soon(0.05)).result()
             assert sorted(os.listdir(table.home)) == before
-            assert lease.handle.cursor(0) == log_id
+            assert _log_id(lease.handle) == log_id
             lease.sql.maintenance.restore(copy, deadline=_soon()).result()
-            assert lease.handle.cursor(0) != log_id
+            assert _log_id(lease.handle) != log_id
             assert [*lease.handle.keys()] == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
+from tests import invariants
 from tests.http.databases import SqlFile
 from tests.http.launching import Server
 from tests.http.wire import BASE, refused, target_of
@@ -128,6 +130,39 @@ def test_kv_tables_are_tables_to_sql(file: SqlFile) -> None:
         ["a", "hello", "text/plain; charset=utf-8", 1]
     ]
     assert file.rows("SELECT key, op_type FROM kvfs_oplog_kv") == [["a", "set"]]
+
+
+def test_what_sql_does_to_keys_is_in_their_history_and_told_to_followers(file: SqlFile) -> None:
+    def ask(path: str, method: str = "GET", body: bytes | None = None, **params: object) -> Any:
+        target = target_of(f"{BASE}{path}", db=file.path, table="kv", **params)
+        return file.server.ask(method, target, body).done()
+
+    ask("/kv/a", "PUT", b"1")
+    cursor = ask("/changes")["cursor"]
+    with ThreadPoolExecutor(1) as threads:
+        following = threads.submit(ask, "/changes", since=cursor, wait=20)
+        results = file.did(
+            "INSERT INTO kv (key, value) VALUES ('b', '2')",
+            "UPDATE kv SET value = value + 10",
+            "DELETE FROM kv WHERE key = 'a'",
+        )
+        assert [result["rowsUpdated"] for result in results] == [1, 2, 1]
+        assert following.result()["events"]
+    events = ask("/changes", since=cursor)["events"]
+    assert [(event["key"], event["op"], event["origin"]) for event in events] == [
+        ("b", "set", "sql"), ("a", "set", "sql"), ("b", "set", "sql"), ("a", "delete", "sql"),
+    ]  # fmt: skip
+    assert ask("/kv/b/entry")["value"] == "12"
+    assert ask("/kv/b", "PUT", b"3")["op_number"] == 3
+    invariants.check_table(file.path)
+
+
+def test_a_transaction_that_is_undone_leaves_no_op(file: SqlFile) -> None:
+    target = target_of(f"{BASE}/kv/a", db=file.path, table="kv")
+    file.server.ask("PUT", target, b"1").done()
+    file.failed("UPDATE kv SET value = '2'", "SELECT nowhere")
+    file.run({"statement": "UPDATE kv SET value = '3'; SELECT nowhere", "noFail": True})
+    assert [op.value for op in invariants.check_table(file.path)["kv"]] == [b"1"]
 
 
 def test_what_sql_makes_and_what_keys_make_is_seen_by_both_at_once(file: SqlFile) -> None:

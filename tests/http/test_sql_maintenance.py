@@ -146,7 +146,8 @@ def test_a_restored_database_is_what_its_backup_was(file: SqlFile) -> None:
     assert key(file, "a").body == b"old"
     refused(key(file, "b"), 404, "KEY_NOT_FOUND")
     assert file.select("SELECT 1", headers=[("If-None-Match", etag)]).status == 200
-    # Who followed the old log must be told that it is another.
+    gone = file.server.ask("GET", target_of(f"{BASE}/changes", db=file.path, since=before))
+    assert refused(gone, 410, "CHANGE_CURSOR_EXPIRED")["reason"] == "database_replaced"
     assert cursor(file).partition(".")[0] != before.partition(".")[0]
     assert key(file, "a", "PUT", b"newer").done()["op_number"] == 2
     assert [name for name in os.listdir(file.path.parent) if name.endswith(".tmp")] == []

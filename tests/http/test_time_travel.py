@@ -7,11 +7,14 @@ import json
 import os
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
+from tests.clocks import moment
 from tests.http.launching import Server
 from tests.http.shapes import OK, fits
 from tests.http.stores import TABLE, Store
@@ -38,7 +41,11 @@ ENDS = {"from": str | None, "to": str | None}
 
 def now() -> str:
     """This instant, as a timestamp."""
-    ns = time.time_ns()
+    return timestamp(time.time_ns())
+
+
+def timestamp(ns: int) -> str:
+    """An instant, as a parameter."""
     return f"{ns // 10**9}.{ns % 10**9:09d}"
 
 
@@ -49,6 +56,29 @@ def window(first: object, last: object) -> dict[str, Any]:
 
 def b64(value: bytes) -> str:
     return base64.b64encode(value).decode()
+
+
+# --- SQL -----------------------------------------------------------------------------------------------
+
+
+def test_what_another_program_does_by_sql_is_seen_at_once_and_is_in_the_history(table: Store) -> None:
+    table.put("a", b"one")
+    before = timestamp(moment())
+    with closing(apsw.Connection(str(table.db))) as program:
+        program.execute(f"UPDATE {TABLE} SET value = 'two'")
+        program.execute(f"INSERT INTO {TABLE} (key, value) VALUES ('b', '[1]')")
+    answer = table.ask("GET", "a")
+    assert (answer.body, answer.headers["ETag"]) == (b"two", '"2"')
+    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert table.ask("GET", "b").headers["Content-Type"] == "application/json"
+    [last, first] = table.ask("GET", "a", "history").done()["operations"]
+    assert (last["op_type"], last["origin"], last["raw_old_value"]) == ("set", "sql", b64(b"one"))
+    assert (first["origin"], first["value"]) == ("api", "one")
+    changes = table.ask("GET", None, "diff", **window(before, now())).done()["stats"]
+    assert changes == {"created": 1, "modified": 1, "deleted": 0}
+    answer = table.ask("POST", None, "rollback", to_timestamp=before, confirm="yes")
+    assert answer.done()["keys_restored"] == 1
+    assert table.get("a") == b"one"
 
 
 # --- shapes ------------------------------------------------------------------------------------------
