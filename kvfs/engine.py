@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final
@@ -321,7 +321,10 @@ class Engine:
                 Database(path).close()
             else:
                 self._retire(opened, Ending.DELETED)
-            return path, database.delete(path)
+            removed = database.delete(path)
+        with suppress(KvfsError):
+            self.queries.clear(path)
+        return path, removed
 
     # --- closing -----------------------------------------------------------------------------------------
 

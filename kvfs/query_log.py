@@ -150,6 +150,8 @@ class QueryLog:
 
     def clear(self, db: str) -> int:
         """Forget all entries of a database; how many there were."""
+        if not self._waiting and not os.path.exists(self._path):
+            return 0
         return self._delete(_DELETE, (db,))
 
     def delete(self, db: str, entry_id: int) -> bool:

@@ -153,3 +153,9 @@ def test_a_missing_database_has_no_history(server: Server, tmp_path: Path) -> No
         target = target_of(f"{BASE}/history{path}", db=tmp_path / "no.db")
         refused(server.ask(method, target), 404, "DATABASE_NOT_FOUND")
         refused(server.ask(method, target_of(f"{BASE}/history{path}", db=tmp_path)), 400, "PATH_IS_DIRECTORY")
+
+
+def test_the_history_of_a_database_goes_with_it(file: SqlFile, server: Server) -> None:
+    file.did("SELECT 1")
+    assert server.ask("DELETE", target_of(f"{BASE}/db", db=file.path, confirm="yes")).status == 200
+    assert entries(SqlFile(server, file.path)) == []
