@@ -11,7 +11,7 @@ from typing import Final
 import apsw
 
 from kvfs import disk, idempotency, sqlite
-from kvfs.errors import DatabaseError, InvalidParameters, from_os_error
+from kvfs.errors import InvalidParameters, from_os_error
 from kvfs.sqlite import ReadPool, Space
 from kvfs.status import DatabaseStatus
 
@@ -63,13 +63,7 @@ class Database:
             self._writing.execute("BEGIN" if self.readonly else "BEGIN IMMEDIATE")
 
     def commit(self) -> None:
-        try:
-            self._writing.execute("COMMIT")
-        except apsw.IOError as exc:
-            # The commit record may have reached the disk before the sync of it failed.
-            raise DatabaseError(f"Cannot commit: {exc}", outcome="unknown") from exc
-        except apsw.Error as exc:
-            raise sqlite.translate(exc, "commit") from exc
+        sqlite.commit(self._writing)
 
     def finish(self) -> None:
         return None

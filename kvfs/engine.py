@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final
@@ -26,6 +26,7 @@ from kvfs.errors import (
     DeadlineExceeded,
     KvfsError,
     Overloaded,
+    PathIsDirectory,
     StorageFailure,
     Unavailable,
     from_os_error,
@@ -33,8 +34,11 @@ from kvfs.errors import (
 from kvfs.followers import Ending
 from kvfs.handle import Handle
 from kvfs.model import NS, Clock, Write
-from kvfs.paths import TABLE_DEFAULT, Kind, Location, Paths, check_db, check_table
+from kvfs.paths import STATE_DIR, TABLE_DEFAULT, Kind, Location, Paths, check_db, check_table
 from kvfs.pending import Pending
+from kvfs.query_log import QueryLog
+from kvfs.sql.database import SqlDatabase
+from kvfs.sql.interrupts import Interrupter
 from kvfs.status import EngineStatus, OpenStatus
 from kvfs.store import Store, Volume
 from kvfs.table import TableStore
@@ -59,6 +63,8 @@ class Opened:
 
     volume: Volume
     store: Callable[[str], Store]
+    file: Database | None = None
+    """The volume itself where SQL can be run on it."""
 
 
 Opener = Callable[[Location, Config, bool], Opened]
@@ -67,7 +73,7 @@ Opener = Callable[[Location, Config, bool], Opened]
 
 def _open_database(location: Location, config: Config, create: bool) -> Opened:
     file = Database(location.path, create=create)
-    return Opened(file, lambda table: TableStore(file, table))
+    return Opened(file, lambda table: TableStore(file, table), file)
 
 
 def _open_directory(location: Location, config: Config, create: bool) -> Opened:
@@ -92,6 +98,7 @@ class _Open:
     volume: Volume
     store: Callable[[str], Store]
     writer: Writer
+    sql: SqlDatabase | None
     handles: dict[str, Handle] = field(default_factory=dict)
     users: int = 0
     used: float = 0.0
@@ -118,6 +125,8 @@ class _Open:
             # Whatever the last checkpoint misses is in the op-log.
             _LOG.warning("cannot checkpoint %s: %s", self.key, exc.message)
         self.writer.close()
+        if self.sql is not None:
+            self.sql.close()
         self.volume.close()
 
 
@@ -130,6 +139,13 @@ class Lease:
         self._engine = engine
         self._open: _Open | None = opened
         self.handle = handle
+
+    @property
+    def sql(self) -> SqlDatabase:
+        """SQL on the database file. Raises `PathIsDirectory` for a folder."""
+        if self._open is None or self._open.sql is None:
+            raise PathIsDirectory("Path is a directory: a database file is needed")
+        return self._open.sql
 
     def release(self) -> None:
         """Let the store be closed; idempotent."""
@@ -167,6 +183,8 @@ class Engine:
         self._openers = openers
         self.config = config or Config()
         self.clock = clock
+        self.queries = QueryLog(os.path.join(paths.data_dir, STATE_DIR, "queries.db"))
+        self.interrupter = Interrupter(max_temp_bytes=self.config.sql_max_temp_bytes)
         # Guards `_volumes`, `_names`, `_failed`, `_closed` and the counters in `_Open`; held for moments.
         self._lock = threading.Lock()
         self._released = threading.Condition(self._lock)
@@ -308,7 +326,10 @@ class Engine:
                 Database(path).close()
             else:
                 self._retire(opened, Ending.DELETED)
-            return path, database.delete(path)
+            removed = database.delete(path)
+        with suppress(KvfsError):
+            self.queries.clear(path)
+        return path, removed
 
     # --- closing -----------------------------------------------------------------------------------------
 
@@ -325,6 +346,8 @@ class Engine:
             self._names.clear()
         for opened in volumes:
             opened.close()
+        self.interrupter.close()
+        self.queries.close()
 
     def __enter__(self) -> Engine:
         return self
@@ -401,13 +424,19 @@ class Engine:
             config=self.config,
             turn=self._turn,
         )
-        opened = _Open(key, location, got.volume, got.store, writer, used=time.monotonic())
+        sql = None if got.file is None else self._sql(got.file, writer)
+        opened = _Open(key, location, got.volume, got.store, writer, sql, used=time.monotonic())
         with self._lock:
             if not self._closed:
                 self._volumes[key] = opened
                 return opened
         opened.close()
         raise Overloaded("The server is stopping", retry_after_s=1)
+
+    def _sql(self, file: Database, writer: Writer) -> SqlDatabase:
+        return SqlDatabase(
+            file, writer, self.interrupter, config=self.config, clock=self.clock, record=self.queries.record
+        )
 
     def _mend(self, key: str) -> None:
         """What lies here can be opened, or there is nothing to open any more."""

@@ -128,6 +128,8 @@ def translate(error: apsw.Error, doing: str = "use the database") -> KvfsError:
     # The shared memory of a WAL cannot grow for want of room alone, which SQLite has no code for.
     if code == apsw.SQLITE_FULL or getattr(error, "extendedresult", code) == apsw.SQLITE_IOERR_SHMSIZE:
         return StorageFull(message)
+    if code == apsw.SQLITE_NOMEM:
+        return Overloaded("SQLite has no memory left", retry_after_s=1)
     if code == apsw.SQLITE_NOTADB:
         return InvalidSqliteHeader("The file is not a SQLite database")
     if code == apsw.SQLITE_INTERRUPT:
@@ -135,6 +137,27 @@ def translate(error: apsw.Error, doing: str = "use the database") -> KvfsError:
     if code == apsw.SQLITE_TOOBIG:
         return PayloadTooLarge("The value is larger than SQLite can hold")
     return DatabaseError(message, sqlite_code=getattr(error, "extendedresult", code))
+
+
+def commit(connection: apsw.Connection, *, can_cache: bool = True) -> None:
+    """Make a transaction durable. An error says that it is not, but with `outcome="unknown"` it may be."""
+    try:
+        connection.execute("COMMIT", can_cache=can_cache)
+    except apsw.IOError as exc:
+        # The commit record may have reached the disk before the sync of it failed.
+        raise DatabaseError(f"Cannot commit: {exc}", outcome="unknown") from exc
+    except apsw.Error as exc:
+        raise translate(exc, "commit") from exc
+
+
+def limit_memory(most_bytes: int) -> None:
+    """Bound what SQLite may take in this process, caches and all.
+
+    From two thirds on, caches take pages from themselves instead of growing; what cannot do with the rest
+    fails as `Overloaded`.
+    """
+    apsw.hard_heap_limit(most_bytes)
+    apsw.soft_heap_limit(most_bytes * 2 // 3)
 
 
 def is_damage(error: KvfsError) -> bool:
