@@ -316,13 +316,13 @@ class Handle:
         """
         return self._look(lambda reader: feed.place(reader, since), deadline)
 
-    def changes(self, query: feed.Query, *, deadline: float | None = None) -> feed.Page:
+    def changes(self, query: feed.ChangesQuery, *, deadline: float | None = None) -> feed.Changes:
         """A page of what changed; raises `ChangeCursorExpired`. It does not look for outside edits itself."""
-        page = self._look(lambda reader: feed.page(reader, query), deadline)
+        page = self._look(lambda reader: feed.changes(reader, query), deadline)
         if page.unfinished and not page.has_more and not page.events:
             # Whoever logged the rest is at it, or did not live to put it in place: the writer finds out.
             self._settle(iter(()), deadline)
-            page = self._look(lambda reader: feed.page(reader, query), deadline)
+            page = self._look(lambda reader: feed.changes(reader, query), deadline)
         return page
 
     def follow(self, follower: Follower) -> Callable[[], None]:

@@ -11,8 +11,7 @@ import orjson
 
 from kvfs import content_types
 from kvfs.catalog import Listed
-from kvfs.feed import Event, Place
-from kvfs.feed import Page as Changes
+from kvfs.feed import Changes, Event, Place
 from kvfs.listing import Page, Query
 from kvfs.model import NS, NS_PER_MS, Entry, FileValue, Op, Outcome, WriteResult, value_bytes
 from kvfs.paths import TABLE_DEFAULT
