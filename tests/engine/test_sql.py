@@ -12,8 +12,8 @@ from kvfs.engine import Engine
 from kvfs.errors import DeadlineExceeded, Overloaded
 from kvfs.handle import Handle
 from kvfs.sql.interrupts import Interrupter
-from kvfs.sql.model import Item
-from tests.engine.place import Place, text
+from kvfs.sql.model import Failure, Item
+from tests.engine.place import TABLE, Place, text
 
 _MANY = "WITH RECURSIVE c (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 60) "
 
@@ -111,3 +111,18 @@ def test_temporary_files_together_are_bounded(table: Place) -> None:
         )
         with lease, pytest.raises(Overloaded):
             lease.sql.read([sort], lambda _: pytest.fail("no rows"), deadline=_soon(50))
+
+
+def test_whoever_drops_a_kv_table_is_told_how_to_empty_it(table: Place) -> None:
+    with table.store() as store, table.engine() as engine:
+        store.set("k", b"x")
+        lease = engine.lease(table.db)
+        with lease:
+            failure = lease.sql.write(
+                [Item(f"DROP TABLE {TABLE}")], lambda _: pytest.fail("no rows"), deadline=_soon()
+            ).result()
+        assert isinstance(failure, Failure)
+        assert failure.message == (
+            f"{TABLE} is a KV table: it cannot be dropped or altered; delete its keys instead"
+        )
+        assert [*store.keys()] == ["k"]
