@@ -25,7 +25,8 @@ Format, version 1. One table `kvfs_oplog_<name>` a store: beside the KV rows in 
 Validity: (key, op_number) is unique; per key, op_number grows with seq. Whole values, not deltas: a past
 state is one look-up, and the old value of an op is its predecessor's new one. There is no index on time:
 `ts_ns` never decreases with `seq`, so the ops up to a time are found by bisection over `seq`, and a key's
-state at a seq by bisection over its op numbers; each index less is a page less to write with every op.
+state at a seq by bisection over its op numbers; each index less is a page less to write with every op. Ops
+with a TTL have one on `expire_ns`: a key may also change without an op. A log that lacks it is read the same.
 
 `kvfs_stores` names the logs of the file: (name, format, log_id). A log of a newer format is not opened.
 `log_id` is random, and tells a log from another at the same path. Recovery is SQLite's own.
@@ -55,6 +56,9 @@ _PLAIN: Final = (
 _VALUE: Final = "CAST(value AS BLOB)"
 # With the value where its facts have to be worked out of it.
 _FACTS: Final = f"{_PLAIN}, iif(value_hash IS NULL, {_VALUE}, NULL)"
+# To go through some more entries of an index costs less than one more statement.
+_SCANNED_OPS: Final = 64
+
 _FACTS_COUNT: Final = _PLAIN.count(",") + 2
 _COLUMNS: Final = f"{_FACTS}, {_VALUE}"
 
@@ -78,6 +82,7 @@ CREATE TABLE {table} (
 );
 CREATE UNIQUE INDEX {index} ON {table} (key, op_number);
 CREATE INDEX {blobs} ON {table} (value_hash) WHERE flags & 2;
+CREATE INDEX {expiry} ON {table} (expire_ns) WHERE expire_ns IS NOT NULL;
 """
 
 _REGISTRY: Final = """
@@ -100,7 +105,10 @@ class OpLog:
         self.blobs = blobs
         self.table = table = quoted(f"kvfs_oplog_{name}")
         self._schema = _SCHEMA.format(
-            table=table, index=quoted(f"kvfs_oplog_{name}_key"), blobs=quoted(f"kvfs_oplog_{name}_blobs")
+            table=table,
+            index=quoted(f"kvfs_oplog_{name}_key"),
+            blobs=quoted(f"kvfs_oplog_{name}_blobs"),
+            expiry=quoted(f"kvfs_oplog_{name}_expiry"),
         )
         self._append = f"INSERT INTO {table} ({_PLAIN}, value) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
         self._tail = f"SELECT seq, ts_ns FROM {table} ORDER BY seq DESC LIMIT 1"
@@ -117,6 +125,12 @@ class OpLog:
         self._op = f"SELECT {_COLUMNS} FROM {table} WHERE key = ? AND op_number = ?"
         self._op_seq = f"SELECT {_COLUMNS} FROM {table} WHERE seq = ?"
         self._facts = f"SELECT {_FACTS} FROM {table} WHERE key = ? AND op_number = ?"
+        # Seqs are in the index too: it alone is gone through.
+        self._last_up_to = (
+            f"SELECT {_FACTS} FROM {table} WHERE key = :key AND op_number = ("
+            f"SELECT op_number FROM {table} WHERE key = :key AND op_number BETWEEN :low AND :high"
+            " AND seq <= :seq ORDER BY op_number DESC LIMIT 1)"
+        )
         self._last_facts = f"SELECT {_FACTS} FROM {table} WHERE key = ? ORDER BY op_number DESC LIMIT 1"
         self._many_last_facts = (
             f"SELECT {_FACTS} FROM (SELECT value AS asked FROM json_each(?)) JOIN {table} ON key = asked"
@@ -129,12 +143,22 @@ class OpLog:
         self._oldest = self._newest.replace("DESC", "ASC")
         self._changed = f"SELECT key, max(op_number) FROM {table} WHERE seq > ? GROUP BY key"
         # From key to key by the index: what it costs does not grow with the number of ops.
-        self._heads = (
+        keys = (
             "WITH RECURSIVE keys(key) AS ("
             f" SELECT min(key) FROM {table} UNION ALL"
             f" SELECT (SELECT min(key) FROM {table} WHERE key > keys.key) FROM keys WHERE key IS NOT NULL)"
-            f" SELECT {_FACTS} FROM keys JOIN {table} USING (key)"
+        )
+        self._heads = (
+            f"{keys} SELECT {_FACTS} FROM keys JOIN {table} USING (key)"
             f" WHERE op_number = (SELECT max(op_number) FROM {table} AS own WHERE own.key = keys.key)"
+        )
+        self._between = (
+            f"{keys} SELECT key FROM {table} NOT INDEXED WHERE seq > :after AND seq <= :until"
+            f" UNION SELECT key FROM {table} WHERE expire_ns > :from_ns AND expire_ns <= :to_ns"
+            " UNION SELECT key FROM keys WHERE ("
+            f"SELECT op_number > 1 AND seq > :until FROM {table} AS own WHERE own.key = keys.key"
+            " ORDER BY op_number LIMIT 1)"
+            " ORDER BY key LIMIT :limit"
         )
         self._names_blob = f"SELECT 1 FROM {table} WHERE value_hash = ? AND flags & 2 LIMIT 1"
         self._since = f"SELECT {_COLUMNS} FROM {table} WHERE seq > ? ORDER BY seq LIMIT ?"
@@ -260,18 +284,32 @@ class OpLog:
 
     def state_at(self, connection: apsw.Connection, key: str, seq: int) -> Op | None:
         """The key's last op up to this seq of the store, without its value; None if it had none then."""
-        first = fetch(connection, self._first, (key,))
-        last = fetch(connection, self._last, (key,))
-        if not first or first[0][1] > seq:
-            return None
+        last = self.facts(connection, key)
+        if last is None or last.seq <= seq:
+            # Most questions are about a key that has not changed since.
+            return last
+        known, low, high = 0, 0, last.op_number - 1
+        while high - low > _SCANNED_OPS:
+            middle = (low + high) // 2
+            number, at = (fetch(connection, self._numbered, (key, middle)) or [(0, 0)])[0]
+            if at > seq:
+                high = number - 1
+            else:
+                known, low = number, middle
+        within: dict[str, SqlValue] = {"key": key, "low": known, "high": high, "seq": seq}
+        return self._one(fetch(connection, self._last_up_to, within))
 
-        def later(op_number: int) -> tuple[bool, int]:
-            found = fetch(connection, self._numbered, (key, op_number))[0]
-            return found[1] > seq, found[0]
+    def keys_between(
+        self, connection: apsw.Connection, after: int, until: int, *, from_ns: int, to_ns: int, limit: int
+    ) -> list[str]:
+        """The first `limit` keys that may have changed between two instants, and their seqs; in byte order.
 
-        # Most questions are about a key that has not changed since.
-        number = last[0][0] if last[0][2] <= seq else _bisect(first[0][0], last[0][0], later)
-        return self.facts(connection, key, number)
+        They have an op after the one seq and up to the other, or an op with a TTL that ran out between the
+        instants, or their first ops are not there any more, and those that are came later. What this costs
+        grows with the number of ops in between, and of keys.
+        """
+        within = {"after": after, "until": until, "from_ns": from_ns, "to_ns": to_ns, "limit": limit}
+        return [row[0] for row in fetch(connection, self._between, within)]
 
     def keys(self, connection: apsw.Connection, start: str, end: str | None) -> Iterator[str]:
         """Every key ever seen from `start` on and before `end`, in byte order, one look-up each."""
@@ -353,6 +391,11 @@ class LogReader:
 
     def state_at(self, key: str, seq: int) -> Op | None:
         return self._log.state_at(self._connection, key, seq)
+
+    def keys_between(self, after: int, until: int, *, from_ns: int, to_ns: int, limit: int) -> list[str]:
+        return self._log.keys_between(
+            self._connection, after, until, from_ns=from_ns, to_ns=to_ns, limit=limit
+        )
 
     def keys_ever(self, start: str, end: str | None) -> Iterator[str]:
         return self._log.keys(self._connection, start, end)

@@ -197,6 +197,9 @@ class ReferenceReader:
     def state_at(self, key: str, seq: int) -> Op | None:
         return next((op for op in reversed(self.log[:seq]) if op.key == key), None)
 
+    def keys_between(self, after: int, until: int, *, from_ns: int, to_ns: int, limit: int) -> list[str]:
+        return list(self.keys_ever("", None))[:limit]
+
     def keys_ever(self, start: str, end: str | None) -> Iterator[str]:
         keys = sorted({op.key for op in self.log}, key=str.encode)
         return (key for key in keys if _within(key, start, end))

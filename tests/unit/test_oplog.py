@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvfs import oplog
 from kvfs.errors import DatabaseError
 from kvfs.model import Entry, Op, OpType, Origin, value_hash
 from kvfs.oplog import OpLog
@@ -67,10 +68,13 @@ def test_bisections_find_what_a_scan_finds(log: tuple[list[Op], list[int]], data
     for ts_ns in {0, latest_ns, latest_ns + 1, data.draw(st.integers(0, latest_ns + 1))}:
         found = max((op.seq for op in left if op.ts_ns <= ts_ns), default=0)
         assert LOG.seq_at(connection, ts_ns) == found
-    for seq in {0, len(ops), len(ops) + 5, data.draw(st.integers(0, len(ops) + 1))}:
-        for key in [*KEYS, "never"]:
-            states = [op for op in left if op.key == key and op.seq <= seq]
-            assert LOG.state_at(connection, key, seq) == (without_value(states[-1]) if states else None)
+    with pytest.MonkeyPatch.context() as patch:
+        # So that there is something left to bisect.
+        patch.setattr(oplog, "_SCANNED_OPS", data.draw(st.sampled_from([1, 2, 5])))
+        for seq in {0, len(ops), len(ops) + 5, data.draw(st.integers(0, len(ops) + 1))}:
+            for key in [*KEYS, "never"]:
+                states = [op for op in left if op.key == key and op.seq <= seq]
+                assert LOG.state_at(connection, key, seq) == (without_value(states[-1]) if states else None)
     assert LOG.tail(connection) == ((left[-1].seq, left[-1].ts_ns) if left else (0, 0))
     assert [*LOG.keys(connection, "", None)] == sorted({op.key for op in left}, key=str.encode)
     assert [*LOG.keys(connection, "a", "b")] == sorted({op.key for op in left} & {"a", "a/b"}, key=str.encode)
