@@ -56,6 +56,7 @@ _PLAIN: Final = (
 _VALUE: Final = "CAST(value AS BLOB)"
 # With the value where its facts have to be worked out of it.
 _FACTS: Final = f"{_PLAIN}, iif(value_hash IS NULL, {_VALUE}, NULL)"
+_NUMBER_MAX: Final = 2**63 - 1
 # To go through some more entries of an index costs less than one more statement.
 _SCANNED_OPS: Final = 64
 
@@ -284,11 +285,12 @@ class OpLog:
 
     def state_at(self, connection: apsw.Connection, key: str, seq: int) -> Op | None:
         """The key's last op up to this seq of the store, without its value; None if it had none then."""
-        last = self.facts(connection, key)
-        if last is None or last.seq <= seq:
-            # Most questions are about a key that has not changed since.
-            return last
-        known, low, high = 0, 0, last.op_number - 1
+        last = fetch(connection, self._numbered, (key, _NUMBER_MAX))
+        if not last:
+            return None
+        number, at = last[0]
+        # Most questions are about a key that has not changed since.
+        known, low, high = (number, number, number) if at <= seq else (0, 0, number - 1)
         while high - low > _SCANNED_OPS:
             middle = (low + high) // 2
             number, at = (fetch(connection, self._numbered, (key, middle)) or [(0, 0)])[0]
@@ -302,11 +304,10 @@ class OpLog:
     def keys_between(
         self, connection: apsw.Connection, after: int, until: int, *, from_ns: int, to_ns: int, limit: int
     ) -> list[str]:
-        """The first `limit` keys that may have changed between two instants, and their seqs; in byte order.
+        """See `store.Reader.keys_between`.
 
-        They have an op after the one seq and up to the other, or an op with a TTL that ran out between the
-        instants, or their first ops are not there any more, and those that are came later. What this costs
-        grows with the number of ops in between, and of keys.
+        They have an op in between, or one with a TTL that ran out in between, or their first ops are not
+        there any more and those that are came later. It costs as much as there are ops in between, and keys.
         """
         within = {"after": after, "until": until, "from_ns": from_ns, "to_ns": to_ns, "limit": limit}
         return [row[0] for row in fetch(connection, self._between, within)]
