@@ -24,25 +24,28 @@ Format, version 1. One table `kvfs_oplog_<name>` a store: beside the KV rows in 
 
 Validity: (key, op_number) is unique; per key, op_number grows with seq. Whole values, not deltas: a past
 state is one look-up, and the old value of an op is its predecessor's new one. There is no index on time:
-`ts_ns` never decreases with `seq`, so the ops up to a time are found by bisection over `seq`, and a key's
+`ts_ns` never decreases with `seq`, so the ops up to a time are found by interpolation over `seq`, and a key's
 state at a seq by bisection over its op numbers; each index less is a page less to write with every op. Ops
 with a TTL have one on `expire_ns`: a key may also change without an op. A log that lacks it is read the same.
 
 `kvfs_stores` names the logs of the file: (name, format, log_id). A log of a newer format is not opened.
-`log_id` is random, and tells a log from another at the same path. Recovery is SQLite's own.
+`log_id` is random, and tells a log from another at the same path. `kvfs_retention` says what is to be pruned
+and what was, see `kvfs.retention`: of a key always the first ops, never the last. Recovery is SQLite's own.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import apsw
 
-from kvfs import content_types
+from kvfs import content_types, retention
 from kvfs.blobs import BLOB_MIN_BYTES, Blobs
 from kvfs.errors import DatabaseError
 from kvfs.model import Entry, Op, OpType, Origin, Value, value_bytes, value_hash
+from kvfs.retention import Standing
 from kvfs.sqlite import SqlValue, fetch, has_table, json_text, quoted, sql_value
 
 FORMAT: Final = 1
@@ -56,12 +59,13 @@ _PLAIN: Final = (
 _VALUE: Final = "CAST(value AS BLOB)"
 # With the value where its facts have to be worked out of it.
 _FACTS: Final = f"{_PLAIN}, iif(value_hash IS NULL, {_VALUE}, NULL)"
-_NUMBER_MAX: Final = 2**63 - 1
-# To go through some more entries of an index costs less than one more statement.
-_SCANNED_OPS: Final = 64
-
 _FACTS_COUNT: Final = _PLAIN.count(",") + 2
 _COLUMNS: Final = f"{_FACTS}, {_VALUE}"
+
+_NUMBER_MAX: Final = 2**63 - 1
+# To go through some more ops costs less than one more statement.
+_SCANNED_OPS: Final = 64
+_GUESS_OFF: Final = 8
 
 _SCHEMA: Final = """
 CREATE TABLE {table} (
@@ -95,6 +99,18 @@ CREATE TABLE IF NOT EXISTS kvfs_stores (
 """
 
 
+class Removed(NamedTuple):
+    """Ops of a key that were taken out of a log: how many, the highest seq among them, their blobs' hashes.
+
+    `all`: no more was asked for.
+    """
+
+    ops: int
+    last_seq: int
+    blobs: frozenset[bytes]
+    all: bool
+
+
 class OpLog:
     """The statements of one log. It holds no connection: each call names the one to use.
 
@@ -114,7 +130,8 @@ class OpLog:
         self._append = f"INSERT INTO {table} ({_PLAIN}, value) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
         self._tail = f"SELECT seq, ts_ns FROM {table} ORDER BY seq DESC LIMIT 1"
         self._tail_at = f"SELECT seq, ts_ns FROM {table} WHERE seq <= ? ORDER BY seq DESC LIMIT 1"
-        self._head = f"SELECT seq FROM {table} ORDER BY seq LIMIT 1"
+        self._head = f"SELECT seq, ts_ns FROM {table} ORDER BY seq LIMIT 1"
+        self._last_before = f"SELECT seq FROM {table} WHERE seq < ? AND ts_ns <= ? ORDER BY seq DESC LIMIT 1"
         self._last = (
             f"SELECT op_number, op_type, seq FROM {table} WHERE key = ? ORDER BY op_number DESC LIMIT 1"
         )
@@ -127,11 +144,11 @@ class OpLog:
         self._op_seq = f"SELECT {_COLUMNS} FROM {table} WHERE seq = ?"
         self._facts = f"SELECT {_FACTS} FROM {table} WHERE key = ? AND op_number = ?"
         # Seqs are in the index too: it alone is gone through.
-        self._last_up_to = (
-            f"SELECT {_FACTS} FROM {table} WHERE key = :key AND op_number = ("
+        self._number_at = (
             f"SELECT op_number FROM {table} WHERE key = :key AND op_number BETWEEN :low AND :high"
-            " AND seq <= :seq ORDER BY op_number DESC LIMIT 1)"
+            " AND seq <= :seq ORDER BY op_number DESC LIMIT 1"
         )
+        self._state_at = f"SELECT {_FACTS} FROM {table} WHERE key = :key AND op_number = ({self._number_at})"
         self._last_facts = f"SELECT {_FACTS} FROM {table} WHERE key = ? ORDER BY op_number DESC LIMIT 1"
         self._many_last_facts = (
             f"SELECT {_FACTS} FROM (SELECT value AS asked FROM json_each(?)) JOIN {table} ON key = asked"
@@ -153,17 +170,40 @@ class OpLog:
             f"{keys} SELECT {_FACTS} FROM keys JOIN {table} USING (key)"
             f" WHERE op_number = (SELECT max(op_number) FROM {table} AS own WHERE own.key = keys.key)"
         )
-        self._between = (
+        self._changed_between = (
             f"{keys} SELECT key FROM {table} NOT INDEXED WHERE seq > :after AND seq <= :until"
             f" UNION SELECT key FROM {table} WHERE expire_ns > :from_ns AND expire_ns <= :to_ns"
-            " UNION SELECT key FROM keys WHERE ("
+            " UNION SELECT key FROM keys WHERE :pruned AND ("
             f"SELECT op_number > 1 AND seq > :until FROM {table} AS own WHERE own.key = keys.key"
             " ORDER BY op_number LIMIT 1)"
             " ORDER BY key LIMIT :limit"
         )
         self._names_blob = f"SELECT 1 FROM {table} WHERE value_hash = ? AND flags & 2 LIMIT 1"
         self._since = f"SELECT {_COLUMNS} FROM {table} WHERE seq > ? ORDER BY seq LIMIT ?"
+        # `+key`: never by the index on keys, which would have to be sorted by seq to the last one.
+        self._span = (
+            f"SELECT {_FACTS} FROM {table} WHERE seq > :after AND seq <= :through"
+            " AND +key >= :start AND (:end IS NULL OR +key < :end) ORDER BY seq LIMIT :limit"
+        )
         self._next_key = f"SELECT key FROM {table} WHERE key > ? ORDER BY key LIMIT 1"
+        self._spans = (
+            "WITH RECURSIVE keys(key) AS ("
+            f" SELECT (SELECT min(key) FROM {table} WHERE key > ?) UNION ALL"
+            f" SELECT (SELECT min(key) FROM {table} WHERE key > keys.key) FROM keys"
+            " WHERE key IS NOT NULL LIMIT ?)"
+            f" SELECT key, (SELECT min(op_number) FROM {table} AS own WHERE own.key = keys.key),"
+            f" (SELECT max(op_number) FROM {table} AS own WHERE own.key = keys.key)"
+            " FROM keys WHERE key IS NOT NULL"
+        )
+        self._between = f"SELECT seq, key FROM {table} WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+        self._sizes = (
+            f"SELECT op_number, iif(flags & {GAP | BLOB}, 0, ifnull(size, 0)) FROM {table}"
+            " WHERE key = ? AND op_number < ? ORDER BY op_number LIMIT ?"
+        )
+        self._remove = (
+            f"DELETE FROM {table} WHERE key = ? AND op_number <= ?"
+            f" RETURNING seq, iif(flags & {BLOB}, value_hash, NULL)"
+        )
         self._first_key = f"SELECT key FROM {table} WHERE key >= ? ORDER BY key LIMIT 1"
 
     # --- being there ----------------------------------------------------------------------------------
@@ -210,10 +250,52 @@ class OpLog:
         """Whether a value of this size is kept as a blob."""
         return self.blobs is not None and size >= BLOB_MIN_BYTES
 
-    def drop_blob(self, connection: apsw.Connection, sha256: bytes) -> None:
-        """Remove a blob if no op names it any more."""
-        if self.blobs is not None and not fetch(connection, self._names_blob, (sha256,)):
-            self.blobs.drop(sha256)
+    def drop_blob(self, connection: apsw.Connection, sha256: bytes) -> int:
+        """Remove a blob if no op names it any more; how many bytes it had."""
+        if self.blobs is None or fetch(connection, self._names_blob, (sha256,)):
+            return 0
+        return self.blobs.drop(sha256)
+
+    # --- pruning --------------------------------------------------------------------------------------
+
+    def standing(self, connection: apsw.Connection) -> Standing:
+        """What the log is to keep, and what was pruned of it."""
+        return retention.read(connection, self.name)
+
+    def change_standing(
+        self, connection: apsw.Connection, change: Callable[[Standing], Standing]
+    ) -> Standing:
+        """Make something else of that, inside the caller's transaction; what it is then."""
+        before = self.standing(connection)
+        after = change(before)
+        if after != before:
+            retention.write(connection, self.name, after)
+        return after
+
+    def spans(self, connection: apsw.Connection, after: str, limit: int) -> list[tuple[str, int, int]]:
+        """(key, first, last op number) of up to `limit` keys that come after this one, in byte order."""
+        return fetch(connection, self._spans, (after, limit))
+
+    def keys_between(
+        self, connection: apsw.Connection, after: int, up_to: int, limit: int
+    ) -> list[tuple[int, str]]:
+        """(seq, key) of up to `limit` ops after one seq and up to another, in order."""
+        return fetch(connection, self._between, (after, up_to, limit))
+
+    def remove(
+        self, connection: apsw.Connection, key: str, *, below: int, ops: int, size_bytes: int
+    ) -> Removed:
+        """Take the first ops of a key out, those with numbers below this, inside the caller's transaction.
+
+        At most `ops` of them, with values of about `size_bytes` together, but always one if there is one.
+        """
+        found = fetch(connection, self._sizes, (key, below, ops + 1))
+        taken = _fitting([size for _, size in found[:ops]], size_bytes)
+        if not taken:
+            return Removed(0, 0, frozenset(), True)
+        gone = fetch(connection, self._remove, (key, found[taken - 1][0]))
+        blobs = frozenset(sha256 for _, sha256 in gone if sha256 is not None)
+        return Removed(len(gone), max(seq for seq, _ in gone), blobs, taken == len(found))
 
     # --- reading --------------------------------------------------------------------------------------
 
@@ -260,16 +342,53 @@ class OpLog:
         return [self._made(row) for row in fetch(connection, self._since, (seq, limit))]
 
     def seq_at(self, connection: apsw.Connection, ts_ns: int) -> int:
-        """The seq of the last op with a time up to `ts_ns`; 0 if there is none. O(log n) look-ups."""
-        head = fetch(connection, self._head)
-        if not head:
+        """The seq of the last op with a time up to `ts_ns`; 0 if there is none.
+
+        By interpolation: a few look-ups where ops come evenly, O(log n) wherever they come.
+        """
+        first, last = fetch(connection, self._head), fetch(connection, self._tail)
+        if not first or first[0][1] > ts_ns:
             return 0
+        if last[0][1] <= ts_ns:
+            return cast(int, last[0][0])
+        # What was asked for is before `high` and not before `low`, which need not be there.
+        (low, low_ns), (high, high_ns) = first[0], last[0]
+        halve = False
+        while high - low > _SCANNED_OPS:
+            size = high - low
+            share = (ts_ns - low_ns) / (high_ns - low_ns)
+            guess = (low + high) // 2 if halve else _near(low, high, share)
+            seq, at = fetch(connection, self._tail_at, (guess,))[0]
+            if at > ts_ns:
+                high, high_ns = seq, at
+            else:
+                low, low_ns = guess, at
+            # Where ops came in bursts, guesses may be bad again and again.
+            halve = high - low > size * 3 // 4
+        return cast(int, fetch(connection, self._last_before, (high, ts_ns))[0][0])
 
-        def later(seq: int) -> tuple[bool, int]:
-            found = fetch(connection, self._tail_at, (seq,))[0]
-            return found[1] > ts_ns, found[0]
+    def span(
+        self,
+        connection: apsw.Connection,
+        *,
+        after: int,
+        through: int,
+        start: str,
+        end: str | None,
+        limit: int,
+    ) -> list[Op]:
+        """The first `limit` ops with seqs above `after` up to `through`, in order, without values.
 
-        return _bisect(head[0][0], self.tail(connection)[0], later)
+        Of keys from `start` on and before `end`.
+        """
+        asked: dict[str, SqlValue] = {
+            "after": after,
+            "through": through,
+            "start": start,
+            "end": end,
+            "limit": limit,
+        }
+        return [self._made(row) for row in fetch(connection, self._span, asked)]
 
     def bounds(self, connection: apsw.Connection, key: str) -> tuple[int, int] | None:
         """The first and the last op number that the log has of a key; None for a key never seen."""
@@ -285,6 +404,17 @@ class OpLog:
 
     def state_at(self, connection: apsw.Connection, key: str, seq: int) -> Op | None:
         """The key's last op up to this seq of the store, without its value; None if it had none then."""
+        within = self._around(connection, key, seq)
+        return None if within is None else self._one(fetch(connection, self._state_at, within))
+
+    def number_at(self, connection: apsw.Connection, key: str, seq: int) -> int:
+        """The number of the key's last op up to this seq of the store; 0 if it had none then."""
+        within = self._around(connection, key, seq)
+        rows = [] if within is None else fetch(connection, self._number_at, within)
+        return rows[0][0] if rows else 0
+
+    def _around(self, connection: apsw.Connection, key: str, seq: int) -> dict[str, SqlValue] | None:
+        """A few op numbers of a key, among which its last one up to a seq is, if it had one then."""
         last = fetch(connection, self._numbered, (key, _NUMBER_MAX))
         if not last:
             return None
@@ -298,19 +428,20 @@ class OpLog:
                 high = number - 1
             else:
                 known, low = number, middle
-        within: dict[str, SqlValue] = {"key": key, "low": known, "high": high, "seq": seq}
-        return self._one(fetch(connection, self._last_up_to, within))
+        return {"key": key, "low": known, "high": high, "seq": seq}
 
-    def keys_between(
+    def changed_between(
         self, connection: apsw.Connection, after: int, until: int, *, from_ns: int, to_ns: int, limit: int
     ) -> list[str]:
-        """See `store.Reader.keys_between`.
+        """See `store.Reader.changed_between`.
 
-        They have an op in between, or one with a TTL that ran out in between, or their first ops are not
-        there any more and those that are came later. It costs as much as there are ops in between, and keys.
+        They have an op in between, or one with a TTL that ran out in between, or their first ops are pruned
+        and those that are left came later. It costs as much as there are ops in between, and where anything
+        was ever pruned, keys.
         """
+        pruned = self.standing(connection).pruned_seq > 0
         within = {"after": after, "until": until, "from_ns": from_ns, "to_ns": to_ns, "limit": limit}
-        return [row[0] for row in fetch(connection, self._between, within)]
+        return [row[0] for row in fetch(connection, self._changed_between, {**within, "pruned": pruned})]
 
     def keys(self, connection: apsw.Connection, start: str, end: str | None) -> Iterator[str]:
         """Every key ever seen from `start` on and before `end`, in byte order, one look-up each."""
@@ -375,6 +506,23 @@ class LogReader:
     def tail(self) -> tuple[int, int]:
         return self._log.tail(self._connection)
 
+    def log_id(self) -> str:
+        return self._log.log_id(self._connection) or ""
+
+    def last_seq(self) -> int:
+        return self._log.tail(self._connection)[0]
+
+    def span(self, *, after: int, through: int, start: str, end: str | None, limit: int) -> list[Op]:
+        return self._log.span(
+            self._connection, after=after, through=through, start=start, end=end, limit=limit
+        )
+
+    def standing(self) -> Standing:
+        return self._log.standing(self._connection)
+
+    def pruned_seq(self) -> int:
+        return self.standing().pruned_seq
+
     def op(self, key: str, op_number: int) -> Op | None:
         return self._log.op(self._connection, key, op_number)
 
@@ -393,8 +541,8 @@ class LogReader:
     def state_at(self, key: str, seq: int) -> Op | None:
         return self._log.state_at(self._connection, key, seq)
 
-    def keys_between(self, after: int, until: int, *, from_ns: int, to_ns: int, limit: int) -> list[str]:
-        return self._log.keys_between(
+    def changed_between(self, after: int, until: int, *, from_ns: int, to_ns: int, limit: int) -> list[str]:
+        return self._log.changed_between(
             self._connection, after, until, from_ns=from_ns, to_ns=to_ns, limit=limit
         )
 
@@ -402,21 +550,25 @@ class LogReader:
         return self._log.keys(self._connection, start, end)
 
 
-def _bisect(low: int, high: int, later: Callable[[int], tuple[bool, int]]) -> int:
-    """The greatest number in low..high that is not later, 0 if all are.
+def _near(low: int, high: int, share: float) -> int:
+    """A number between two, at a share of the way, and a little on towards the farther one.
 
-    `later(n)` looks at the greatest existing number up to n and tells (whether it is later, that number).
+    Guesses that are off by about the root of the way then come to lie on both sides of what is sought.
     """
-    best = 0
-    while low <= high:
-        middle = (low + high) // 2
-        is_later, found = later(middle)
-        if is_later:
-            high = found - 1
-        else:
-            best = found
-            low = middle + 1
-    return best
+    guess = low + int((high - low) * share)
+    ahead = guess - low < high - guess
+    beyond = 2 * math.isqrt(min(guess - low, high - guess)) + _GUESS_OFF
+    return min(max(guess + beyond if ahead else guess - beyond, low + 1), high - 1)
+
+
+def _fitting(sizes: Sequence[int], most: int) -> int:
+    """How many of the first of these are not more than `most` together, but one at least."""
+    total = 0
+    for count, size in enumerate(sizes):
+        total += size
+        if count and total > most:
+            return count
+    return len(sizes)
 
 
 def _hash(entry: Entry) -> bytes:

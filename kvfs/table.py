@@ -16,13 +16,13 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Any, Final, cast
 
 import apsw
 
-from kvfs import content_types, sqlite
+from kvfs import content_types, pruning, sqlite
 from kvfs.database import Database
 from kvfs.errors import DatabaseError, InvalidParameters, KeyNotFound, from_os_error
 from kvfs.model import (
@@ -38,8 +38,9 @@ from kvfs.model import (
     value_bytes,
 )
 from kvfs.oplog import LogReader, OpLog
+from kvfs.retention import Standing
 from kvfs.sqlite import SqlValue, fetch, has_table, quoted, sql_value
-from kvfs.store import EmptyReader, Log, Reader, SelfContained, TooHeavy, Unsettled
+from kvfs.store import Cut, EmptyReader, Log, Reader, SelfContained, Step, TooHeavy, Unsettled, Walk
 from kvfs.triggers import EXPIRE_MAX_MS, Triggers
 from kvfs.valueops import missing
 
@@ -94,7 +95,6 @@ class TableStore(SelfContained):
             f" WHERE {{range}} AND {_LIVE} ORDER BY key LIMIT :limit OFFSET :offset"
         )
         self.count_sql = f"SELECT count(*) FROM {table} WHERE {{range}} AND {_LIVE}"
-        self._log_id = ""
         # Whether a reader has found table and log.
         self._known = False
         # Whether they are there, as this batch found it, and the schema that it knows of: the writer's.
@@ -150,12 +150,6 @@ class TableStore(SelfContained):
                 yield _TableReader(self, self._log, connection, now_ns)
             else:
                 yield EmptyReader()
-
-    def log_id(self) -> str:
-        if not self._log_id:
-            with self._database.readers.borrow() as connection:
-                self._log_id = self._log.log_id(connection) or ""
-        return self._log_id
 
     def scan(self, prefix: str, now_ns: int, *, everything: bool = False) -> None:
         return None
@@ -230,6 +224,17 @@ class TableStore(SelfContained):
     def log(self) -> Iterator[Log]:
         with sqlite.errors("read the op-log"):
             yield LogReader(self._log, self._database.connection) if self._there else EmptyReader()
+
+    def prune(self, walk: Walk, cut: Cut) -> Step:
+        if not self._there:
+            return Step(None)
+        with sqlite.errors("prune the op-log"):
+            return pruning.step(self._log, self._database.connection, walk, cut)
+
+    def change_standing(self, change: Callable[[Standing], Standing]) -> Standing:
+        self.create()
+        with sqlite.errors("note the retention"):
+            return self._log.change_standing(self._database.connection, change)
 
     def create(self) -> None:
         if self._there:
@@ -319,6 +324,9 @@ class _TableReader(LogReader):
         bounds, parameters = _range(start, end, after=False)
         sql = self._store.count_sql.format(range=bounds)
         return cast(int, fetch(self._connection, sql, {**parameters, "now": self._now_s})[0][0])
+
+    def settled_seq(self) -> int:
+        return self.tail()[0]
 
 
 def _range(start: str, end: str | None, *, after: bool) -> tuple[str, dict[str, SqlValue]]:

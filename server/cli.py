@@ -65,6 +65,12 @@ _POSITIVE: Final = click.IntRange(min=1)
     "--history-scan-cap", default=100_000, type=_POSITIVE, help="The most keys a read of the past looks at."
 )
 @_option(
+    "--retention-grace",
+    default=3600,
+    type=click.IntRange(min=0),
+    help="Keep operations of the last so many seconds, whatever a table's retention says.",
+)
+@_option(
     "--history-max-value-bytes",
     default=16 << 20,
     type=click.IntRange(min=0),
@@ -93,6 +99,18 @@ _POSITIVE: Final = click.IntRange(min=1)
     type=click.FloatRange(min=0.1),
     help="Go through watched folders every so many seconds, for what no event told of.",
 )
+@_option(
+    "--feed-checkpoint",
+    default=15.0,
+    type=click.FloatRange(min=0.1),
+    help="Send a checkpoint to quiet streams of changes every so many seconds.",
+)
+@_option(
+    "--feed-stall",
+    default=20.0,
+    type=click.FloatRange(min=0.1),
+    help="End a stream of changes whose client takes nothing for so many seconds.",
+)
 @_option("--access-log/--no-access-log", default=False, help="Write a JSON line to stdout for each request.")
 @_option(
     "--log-level",
@@ -111,12 +129,15 @@ def serve(
     max_open: int,
     idle_close: float,
     history_scan_cap: int,
+    retention_grace: int,
     history_max_value_bytes: int,
     baseline: bool,
     sync: str,
     state_dir: str | None,
     watch: bool,
     scan_interval: float,
+    feed_checkpoint: float,
+    feed_stall: float,
     access_log: bool,
     log_level: str,
 ) -> None:
@@ -140,6 +161,8 @@ def serve(
         data_dir=data_dir,
         any_absolute=allow_any_absolute_db_path,
         access_log=access_log,
+        feed_checkpoint_s=feed_checkpoint,
+        feed_stall_s=feed_stall,
         config=Config(
             max_value_bytes=max_value_bytes,
             max_batch_items=max_batch_items,
@@ -147,6 +170,7 @@ def serve(
             max_open=max_open,
             idle_close_s=idle_close,
             history_scan_cap=history_scan_cap,
+            retention_grace_s=retention_grace,
             history_max_value_bytes=history_max_value_bytes,
             baseline=baseline,
             sync_files=sync == "file",

@@ -14,8 +14,10 @@ from kvfs.errors import InvalidParameters
 from kvfs.model import Write
 from server.body import Body
 from server.bridge import Bridge
+from server.feed import Feeds
 from server.params import Params
 from server.request import Headers, Request
+from server.sql_wire import AnswerMemory
 
 IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
 
@@ -29,11 +31,13 @@ class Services:
 
     engine: Engine
     bridge: Bridge
+    feeds: Feeds
     version: str
     started: float
     """When the server started, in monotonic seconds."""
     connections: Callable[[], int]
     """How many clients are connected."""
+    answers: AnswerMemory
 
     @property
     def config(self) -> Config:
@@ -43,7 +47,7 @@ class Services:
 class Exchange:
     """A request, what it asks for, and until when (`deadline`, monotonic seconds) it must be answered.
 
-    `key` is empty where the route has none.
+    `key` is the key, or the index, that the path names; empty where the route has none.
     """
 
     __slots__ = ("deadline", "key", "params", "request", "services")

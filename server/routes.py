@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from typing import Final
 
+from kvfs import feed
 from kvfs.listing import LIMIT_DEFAULT, LIMIT_MAX
-from server import batch, db, health, kv_read, kv_write, maintenance, schemas, time_travel
+from server import batch, changes, db, health, kv_read, kv_write, maintenance, schemas, sse, time_travel
 from server.errors import JSON
 from server.route import (
+    ALWAYS,
     AT_TIMESTAMP,
     AUTO_CREATE,
     CREATE,
     DB,
+    FINDING,
     HISTORY,
     IDEMPOTENCY_KEY,
     IF_MATCH,
@@ -36,33 +39,24 @@ from server.route import (
     Handler,
     Kind,
     Param,
+    Place,
     Route,
 )
 from server.schemas import Schema
+from server.sql_routes import SQL_ROUTES
 
 _STORE: Final = (DB, TABLE, TIMEOUT)
 _CREATING: Final = (CREATE, AUTO_CREATE)
+_FOLLOWING: Final = (
+    Param("since", Kind.TEXT, "A cursor: only what changed after it. Without it: from now on."),
+    Param("prefix", Kind.TEXT, "Only keys that start so.", default=""),
+    Param("include_values", Kind.FLAG, "With values, up to 256 KiB each.", default=False),
+)
 _CONDITIONAL: Final = (IF_MATCH, IF_NONE_MATCH)
 
 # --- errors --------------------------------------------------------------------------------------------
 
-_ALWAYS: Final = (
-    "INVALID_PARAMETERS",
-    "UNAUTHORIZED",
-    "FORBIDDEN",
-    "INTERNAL_ERROR",
-    "DEADLINE_EXCEEDED",
-    "OVERLOADED",
-)
-_FINDING: Final = (
-    "INVALID_DB_PATH",
-    "INVALID_SQLITE_HEADER",
-    "PATH_IS_DIRECTORY",
-    "DATABASE_NOT_FOUND",
-    "DATABASE_ERROR",
-    "FILE_SYSTEM_ERROR",
-)
-_STORE_ERRORS: Final = (*_ALWAYS, *_FINDING, "PATH_CONFLICT", "PAYLOAD_TOO_LARGE")
+_STORE_ERRORS: Final = (*ALWAYS, *FINDING, "PATH_CONFLICT", "PAYLOAD_TOO_LARGE")
 _MISSING: Final = ("KEY_NOT_FOUND", "KEY_EXPIRED")
 _WRITE_ERRORS: Final = (*_STORE_ERRORS, "CAS_MISMATCH", "IDEMPOTENCY_KEY_MISMATCH", "STORAGE_FULL")
 
@@ -411,6 +405,55 @@ ROUTES: Final[tuple[Route, ...]] = (
         errors=(*_WRITE_ERRORS, "TIME_TRAVEL_GAP"),
     ),
     Route(
+        "GET",
+        "/changes",
+        changes.changes,
+        name="changes",
+        tag="changes",
+        summary="What changed after a cursor, in order; waits for it if asked to",
+        params=(
+            *_STORE,
+            *_FOLLOWING,
+            Param(
+                "limit",
+                Kind.INTEGER,
+                f"The most events of a page; more than {feed.LIMIT_MAX} means {feed.LIMIT_MAX}.",
+                default=feed.LIMIT_DEFAULT,
+                minimum=1,
+            ),
+            Param(
+                "wait",
+                Kind.INTEGER,
+                f"How many seconds to wait while there is no event; more than {changes.WAIT_MAX_S} means "
+                f"{changes.WAIT_MAX_S}.",
+                default=0,
+                minimum=0,
+            ),
+        ),
+        answers=(Answer("The events; without `since` none, and the present cursor", schema=schemas.CHANGES),),
+        errors=(*_STORE_ERRORS, "CHANGE_CURSOR_EXPIRED"),
+    ),
+    Route(
+        "GET",
+        "/changes/stream",
+        changes.stream,
+        name="changes_stream",
+        tag="changes",
+        summary="What changes, as server-sent events: `ready`, `change`, `checkpoint`, `reset`, `end`",
+        params=(
+            *_STORE,
+            *_FOLLOWING,
+            Param(
+                "Last-Event-ID",
+                Kind.TEXT,
+                "The cursor to go on from, instead of `since`: what an EventSource sends by itself.",
+                place=Place.HEADER,
+            ),
+        ),
+        answers=(Answer("The stream; it has no end", media_type=sse.CONTENT_TYPE),),
+        errors=_STORE_ERRORS,
+    ),
+    Route(
         "POST",
         "/db/create",
         db.create_database,
@@ -424,7 +467,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             TIMEOUT,
         ),
         answers=(Answer("It is there", schema=schemas.DB_CREATED),),
-        errors=(*_ALWAYS, *_FINDING, "PATH_CONFLICT", "STORAGE_FULL"),
+        errors=(*ALWAYS, *FINDING, "PATH_CONFLICT", "STORAGE_FULL"),
     ),
     Route(
         "GET",
@@ -435,7 +478,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="List the databases in the data dir",
         params=(TIMEOUT,),
         answers=(Answer("The databases", schema=schemas.DB_LIST),),
-        errors=(*_ALWAYS, "FILE_SYSTEM_ERROR"),
+        errors=(*ALWAYS, "FILE_SYSTEM_ERROR"),
     ),
     Route(
         "DELETE",
@@ -446,15 +489,16 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="Delete a database file and its side files",
         params=(DB, Param("confirm", Kind.TEXT, "Must be `yes`.", required=True), TIMEOUT),
         answers=(Answer("Deleted", schema=schemas.DB_DELETED),),
-        errors=(*_ALWAYS, *_FINDING),
+        errors=(*ALWAYS, *FINDING),
     ),
+    *SQL_ROUTES,
     Route(
         "POST",
         "/maintenance",
         maintenance.maintenance,
         name="maintenance",
         tag="databases",
-        summary="Look after a store: `rebuild` makes a folder's index anew from its files",
+        summary="Check, shrink, copy or restore a database; prune a history; rebuild a folder's index",
         params=_STORE,
         body=BodySpec(JSON, "What to do.", schemas.MAINTENANCE_BODY),
         answers=(Answer("Done", schema=schemas.MAINTENANCE),),
@@ -472,7 +516,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             Answer("It can", schema=schemas.HEALTH),
             Answer("A store cannot be served", status=503, schema=schemas.HEALTH),
         ),
-        errors=_ALWAYS,
+        errors=ALWAYS,
     ),
     Route(
         "GET",
@@ -483,17 +527,6 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="What is open, and how it fares",
         params=(TIMEOUT,),
         answers=(Answer("What is open", schema=schemas.CACHE),),
-        errors=_ALWAYS,
+        errors=ALWAYS,
     ),
 )
-
-RESERVED: Final[tuple[tuple[str, str], ...]] = (
-    ("GET", "/changes"),
-    ("GET", "/changes/stream"),
-    ("POST", "/db"),
-    ("GET", "/query"),
-    ("GET", "/history"),
-    ("GET", "/history/stats"),
-    ("DELETE", "/history"),
-)
-"""What the API has and this server not yet: no route, and no key either."""

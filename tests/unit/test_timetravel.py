@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import apsw
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -179,39 +178,23 @@ def test_the_past_is_what_it_was(script: list[tuple[str, str, int]], prefix: str
 @settings(deadline=None, max_examples=40)
 @given(
     script=st.lists(actions, min_size=1, max_size=25),
-    pruned=st.dictionaries(st.sampled_from(KEYS), st.integers(1, 4), max_size=3),
+    keep_last=st.none() | st.integers(1, 3),
     data=st.data(),
 )
 def test_a_difference_finds_by_itself_the_keys_that_changed(
-    script: list[tuple[str, str, int]], pruned: dict[str, int], data: st.DataObject
+    script: list[tuple[str, str, int]], keep_last: int | None, data: st.DataObject
 ) -> None:
     model = Model()
-    with TemporaryDirectory() as folder:
-        with opened(folder) as world:
-            world.store.come_into_being()
-            for count, (kind, key, pause_ns) in enumerate(script):
-                world.clock.ns += pause_ns
-                act(world, model, kind, key, count)
-        prune(Path(folder, "app.db"), pruned)
+    with TemporaryDirectory() as folder, opened(folder) as world:
+        for count, (kind, key, pause_ns) in enumerate(script):
+            world.clock.ns += pause_ns
+            act(world, model, kind, key, count)
+        if keep_last is not None:
+            world.store.prune(keep_last=keep_last)
         moments = st.sampled_from(model.edges(world.clock.ns))
-        with (
-            Engine(Paths(folder), clock=world.clock) as engine,
-            engine.lease(str(Path(folder, "app.db")), "t") as store,
-        ):
-            for _ in range(15):
-                first, second = sorted([data.draw(moments), data.draw(moments)])
-                assert store.diff(first, second) == store.diff(first, second, keys=KEYS)
-
-
-def prune(path: Path, before: dict[str, int]) -> None:
-    """Take the ops before these of some keys out of the log; the last one stays."""
-    with closing(apsw.Connection(str(path))) as connection:
-        for key, number in before.items():
-            connection.execute(
-                'DELETE FROM "kvfs_oplog_t" WHERE key = ?1 AND op_number < min(?2,'
-                ' (SELECT max(op_number) FROM "kvfs_oplog_t" WHERE key = ?1))',
-                (key, number),
-            )
+        for _ in range(15):
+            first, second = sorted([data.draw(moments), data.draw(moments)])
+            assert world.store.diff(first, second) == world.store.diff(first, second, keys=KEYS)
 
 
 # --- one by one --------------------------------------------------------------------------------------
@@ -436,8 +419,7 @@ def test_of_a_pruned_past_nobody_knows(tmp_path: Path) -> None:
             world.store.set("k", value)
             world.clock.move(1)
         world.store.set("whole", b"1")
-    with closing(apsw.Connection(str(tmp_path / "app.db"))) as connection:
-        connection.execute("DELETE FROM \"kvfs_oplog_t\" WHERE key = 'k' AND op_number < 3")
+        world.store.prune(keep_last=2)
     path = str(tmp_path / "app.db")
     with Engine(Paths(str(tmp_path))) as engine, engine.lease(path, "t") as store:
         told = store.history("k")
