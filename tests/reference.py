@@ -242,6 +242,9 @@ class ReferenceReader:
     def settled_seq(self) -> int:
         return self.tail()[0]
 
+    def changed_between(self, after: int, until: int, *, from_ns: int, to_ns: int, limit: int) -> list[str]:
+        return list(self.keys_ever("", None))[:limit]
+
     def keys_ever(self, start: str, end: str | None) -> Iterator[str]:
         keys = sorted({op.key for op in self.log}, key=str.encode)
         return (key for key in keys if _within(key, start, end))
