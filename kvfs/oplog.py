@@ -44,7 +44,7 @@ import apsw
 from kvfs import content_types, retention
 from kvfs.blobs import BLOB_MIN_BYTES, Blobs
 from kvfs.errors import DatabaseError
-from kvfs.model import Entry, Op, OpType, Origin, Value, value_bytes, value_hash
+from kvfs.model import INLINE_MAX_BYTES, Entry, Op, OpType, Origin, Value, value_bytes, value_hash
 from kvfs.retention import Standing
 from kvfs.sqlite import SqlValue, fetch, has_table, json_text, quoted, sql_value
 
@@ -233,9 +233,10 @@ class OpLog:
 
     # --- writing --------------------------------------------------------------------------------------
 
-    def append(self, connection: apsw.Connection, ops: Iterable[Op]) -> None:
+    def append(self, connection: apsw.Connection, ops: Sequence[Op]) -> None:
         """Add ops, inside the caller's transaction."""
-        connection.executemany(self._append, map(self._row, ops))
+        can_cache = can_be_cached(op.entry for op in ops)
+        connection.executemany(self._append, map(self._row, ops), can_cache=can_cache)
 
     def keep_blobs(self, ops: Iterable[Op]) -> None:
         """Make the large values of ops durable, before these are appended. Raises OSError."""
@@ -569,6 +570,11 @@ def _fitting(sizes: Sequence[int], most: int) -> int:
         if count and total > most:
             return count
     return len(sizes)
+
+
+def can_be_cached(entries: Iterable[Entry | None]) -> bool:
+    """Whether a statement that writes these may be kept: it keeps a copy of the last value with it."""
+    return all(entry is None or entry.size <= INLINE_MAX_BYTES for entry in entries)
 
 
 def _hash(entry: Entry) -> bytes:
