@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from ipaddress import ip_address
 from typing import Final
 
 from aiohttp import web
@@ -34,12 +35,14 @@ from server.body import CONTENT_LENGTH, EXPECT
 from server.bridge import Bridge
 from server.errors import InternalError, error_reply
 from server.exchange import Exchange, Services, visible
+from server.gate import Gate
 from server.params import Params
 from server.protocol import Server
 from server.reply import CLIENT_GONE, Reply
 from server.request import Request
 from server.router import Router, split_target
 from server.routes import RESERVED, ROUTES
+from server.tokens import Source
 
 REQUEST_ID: Final = istr("X-Request-Id")
 
@@ -64,6 +67,7 @@ class Settings:
     port: int = 8080
     data_dir: str = "kvfs-data"
     any_absolute: bool = False
+    tokens: Source = field(default_factory=Source)
     access_log: bool = False
     config: Config = field(default_factory=Config)
 
@@ -71,7 +75,8 @@ class Settings:
 class App:
     """Answers requests. The event loop's own, but for what the bridge does."""
 
-    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, gate: Gate | None) -> None:
+        self._gate = gate
         self._bridge = Bridge(engine, loop)
         self.connections: Callable[[], int] = lambda: 0
         self._services = Services(
@@ -95,7 +100,9 @@ class App:
         try:
             path, query = split_target(request.target)
             route, key = self._router.find(request.method, path)
-            reply = await route.handler(Exchange(self._services, request, self._parsed(query), key, began))
+            params = self._parsed(query)
+            permit = None if self._gate is None else self._gate.admit(request.headers, route, key, params)
+            reply = await route.handler(Exchange(self._services, request, params, key, began, permit))
         except KvfsError as exc:
             reply = error_reply(exc, request_id)
         except ConnectionError:
@@ -167,13 +174,11 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     _prepare(settings.data_dir)
     loop = asyncio.get_running_loop()
     stop = _signals(loop)
-    engine = Engine(
-        Paths(settings.data_dir, any_absolute=settings.any_absolute),
-        config=settings.config,
-        turn=loop.call_soon_threadsafe,
-    )
+    paths = Paths(settings.data_dir, any_absolute=settings.any_absolute)
+    gate = _gate(settings.tokens, paths, loop)
+    engine = Engine(paths, config=settings.config, turn=loop.call_soon_threadsafe)
     try:
-        app = App(engine, loop)
+        app = App(engine, loop, gate)
         log = AccessLog(sys.stdout.buffer) if settings.access_log else None
         server = Server(app.handle, app.refuse, log)
         app.connections = lambda: len(server.connections)
@@ -182,10 +187,12 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         try:
             site = web.TCPSite(runner, settings.host, settings.port, backlog=_BACKLOG)
             await site.start()
+            if gate is None:
+                _warn_of_strangers(runner)
             _tune_garbage_collection()
             if settings.config.watch:
                 threading.Thread(target=_open_folders, args=(engine,), name="kvfs-open", daemon=True).start()
-            announce(f"kvfs {kvfs.__version__} listening on {_url(runner)}, data in {engine.paths.data_dir}")
+            announce(f"kvfs {kvfs.__version__} listening on {_url(runner)}, data in {paths.data_dir}")
             await stop.wait()
             app.stopping = True
             await site.stop()
@@ -195,6 +202,27 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
             app.close()
     finally:
         await _close(engine)
+
+
+def _gate(tokens: Source, paths: Paths, loop: asyncio.AbstractEventLoop) -> Gate | None:
+    """What asks for tokens, if there are any; a file of them is read again at SIGHUP."""
+    if not tokens:
+        return None
+    gate = Gate(tokens, paths, clock=time.time)
+    if tokens.reloads:
+        loop.add_signal_handler(signal.SIGHUP, gate.reload)
+    return gate
+
+
+def _warn_of_strangers(runner: web.ServerRunner) -> None:
+    """Without tokens nobody but this machine's users should reach the port."""
+    beyond = sorted({str(host) for host, *_ in runner.addresses if not ip_address(host).is_loopback})
+    if beyond:
+        _LOG.warning(
+            "NO TOKEN IS SET, and the server listens on %s: whoever reaches it can read, change and delete"
+            " everything. Set --token or --token-file, or listen on 127.0.0.1.",
+            ", ".join(beyond),
+        )
 
 
 def _prepare(data_dir: str) -> None:

@@ -26,6 +26,7 @@ async def maintenance(exchange: Exchange) -> Reply:
 
 
 async def _rebuild(exchange: Exchange) -> wire.Json:
+    exchange.claim_keys(())
     with exchange.lease_now() or await exchange.lease() as handle:
         if not handle.directory:
             raise InvalidParameters("rebuild is for directory stores: a table has nothing to rebuild")

@@ -12,6 +12,7 @@ from typing import Final
 
 from kvfs.listing import LIMIT_DEFAULT, LIMIT_MAX
 from server import batch, db, health, kv_read, kv_write, maintenance, schemas, time_travel
+from server.access import OPEN, Need, Scope
 from server.errors import JSON
 from server.route import (
     AT_TIMESTAMP,
@@ -39,6 +40,17 @@ from server.route import (
     Route,
 )
 from server.schemas import Schema
+
+# --- what a token must cover ---------------------------------------------------------------------------
+
+_READ_KEY: Final = Need(Scope.KEY)
+_WRITE_KEY: Final = Need(Scope.KEY, writes=True)
+_READ_PREFIX: Final = Need(Scope.PREFIX)
+_READ_CLAIMED: Final = Need(Scope.CLAIMED)
+_WRITE_CLAIMED: Final = Need(Scope.CLAIMED, writes=True)
+_READ_SERVER: Final = Need(Scope.SERVER)
+
+# --- parameters ----------------------------------------------------------------------------------------
 
 _STORE: Final = (DB, TABLE, TIMEOUT)
 _CREATING: Final = (CREATE, AUTO_CREATE)
@@ -104,6 +116,7 @@ def _on_key(
         handler,
         name=action,
         tag="keys",
+        need=_WRITE_KEY,
         summary=summary,
         params=(KEY, *_STORE, *params, HISTORY, *creating, *_CONDITIONAL, IDEMPOTENCY_KEY),
         body=body,
@@ -121,6 +134,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         kv_read.get_value,
         name="get",
         tag="keys",
+        need=_READ_KEY,
+        shareable=True,
         summary="Read a value",
         params=(*_VALUE_PARAMS, RANGE, IF_RANGE),
         answers=(
@@ -145,6 +160,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         kv_read.get_value,
         name="exists",
         tag="keys",
+        need=_READ_KEY,
+        shareable=True,
         summary="Look whether a key is there; errors have their code in X-Error-Code",
         params=_VALUE_PARAMS,
         answers=(Answer("The key is there", media_type=None, headers=_VALUE_HEADERS), _NOT_MODIFIED),
@@ -156,6 +173,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         kv_read.get_entry,
         name="entry",
         tag="keys",
+        need=_READ_KEY,
         summary="Read a value and its metadata in one",
         params=(KEY, *_STORE, AT_TIMESTAMP, REBUILD),
         answers=(Answer("The entry", schema=schemas.ENTRY),),
@@ -167,6 +185,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         kv_write.put_value,
         name="set",
         tag="keys",
+        need=_WRITE_KEY,
         summary="Store a value",
         params=(
             KEY,
@@ -189,6 +208,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         kv_write.delete_key,
         name="delete",
         tag="keys",
+        need=_WRITE_KEY,
         summary="Remove a key",
         params=(KEY, *_STORE, HISTORY, *_CONDITIONAL, IDEMPOTENCY_KEY),
         answers=_written("Removed", schemas.DELETE),
@@ -242,6 +262,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         kv_read.list_keys,
         name="list",
         tag="keys",
+        need=_READ_PREFIX,
         summary="List keys in byte order",
         params=(
             *_STORE,
@@ -274,6 +295,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         batch.batch_set,
         name="batch_set",
         tag="batches",
+        need=_WRITE_CLAIMED,
         summary="Store many values, all or none",
         params=(*_STORE, HISTORY, *_CREATING, IDEMPOTENCY_KEY),
         body=BodySpec(JSON, "The items.", schemas.BATCH_SET_BODY),
@@ -286,6 +308,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         batch.batch_get,
         name="batch_get",
         tag="batches",
+        need=_READ_CLAIMED,
         summary="Read many values",
         params=_STORE,
         body=BodySpec(JSON, "The keys.", schemas.KEYS_BODY),
@@ -298,6 +321,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         batch.batch_delete,
         name="batch_delete",
         tag="batches",
+        need=_WRITE_CLAIMED,
         summary="Remove many keys, all or none; missing ones pass silently",
         params=(*_STORE, HISTORY, IDEMPOTENCY_KEY),
         body=BodySpec(JSON, "The keys.", schemas.KEYS_BODY),
@@ -310,6 +334,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         time_travel.history,
         name="key_history",
         tag="time travel",
+        need=_READ_KEY,
         summary="A key's operations, page by page",
         params=(
             KEY,
@@ -334,6 +359,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         time_travel.key_snapshot,
         name="key_snapshot",
         tag="time travel",
+        need=_READ_KEY,
         summary="A key as one of its operations left it",
         params=(
             KEY,
@@ -349,6 +375,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         time_travel.table_snapshot,
         name="table_snapshot",
         tag="time travel",
+        need=_READ_PREFIX,
         summary="All keys as they were at a time",
         params=(
             *_STORE,
@@ -365,6 +392,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         time_travel.diff,
         name="diff",
         tag="time travel",
+        need=_READ_CLAIMED,
         summary="What changed between two times",
         params=(
             *_STORE,
@@ -381,6 +409,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         time_travel.rollback_key,
         name="rollback_key",
         tag="time travel",
+        need=_WRITE_KEY,
         summary="Undo a key's last operations, by a new one",
         params=(
             KEY,
@@ -398,6 +427,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         time_travel.rollback_table,
         name="rollback_table",
         tag="time travel",
+        need=_WRITE_CLAIMED,
         summary="Make a table what it was at a time, all or nothing",
         params=(
             *_STORE,
@@ -416,6 +446,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         db.create_database,
         name="create_database",
         tag="databases",
+        need=Need(Scope.DATABASE, writes=True, database="path"),
         summary="Make a database; one that is there is left as it is",
         params=(
             Param("path", Kind.TEXT, "As `db`; with a final `/` it is a directory.", required=True),
@@ -432,6 +463,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         db.list_databases,
         name="list_databases",
         tag="databases",
+        need=_READ_SERVER,
         summary="List the databases in the data dir",
         params=(TIMEOUT,),
         answers=(Answer("The databases", schema=schemas.DB_LIST),),
@@ -443,6 +475,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         db.delete_database,
         name="delete_database",
         tag="databases",
+        need=Need(Scope.DATABASE, writes=True),
         summary="Delete a database file and its side files",
         params=(DB, Param("confirm", Kind.TEXT, "Must be `yes`.", required=True), TIMEOUT),
         answers=(Answer("Deleted", schema=schemas.DB_DELETED),),
@@ -454,6 +487,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         maintenance.maintenance,
         name="maintenance",
         tag="databases",
+        need=_WRITE_CLAIMED,
         summary="Look after a store: `rebuild` makes a folder's index anew from its files",
         params=_STORE,
         body=BodySpec(JSON, "What to do.", schemas.MAINTENANCE_BODY),
@@ -466,6 +500,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         health.health,
         name="health",
         tag="server",
+        need=OPEN,
         summary="Whether the server can serve",
         params=(TIMEOUT,),
         answers=(
@@ -480,6 +515,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         health.cache,
         name="health_cache",
         tag="server",
+        need=_READ_SERVER,
         summary="What is open, and how it fares",
         params=(TIMEOUT,),
         answers=(Answer("What is open", schema=schemas.CACHE),),
