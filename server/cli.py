@@ -202,9 +202,7 @@ def serve(
 @click.option("--key", help="The key whose value is shared.")
 @click.option("--sql", help="The SELECT whose answer is shared.")
 @click.option("--path", help="A JSON path into the value.")
-@click.option(
-    "--format", "output", type=click.Choice(["json", "csv"]), help="The form of the answer to --sql."
-)
+@click.option("--format", type=click.Choice(["json", "csv"]), help="The form of the answer to --sql.")
 @click.option("--expires", default="1h", help="For how long the link is good: 90s, 15m, 1h, 7d.")
 def share(
     token: str | None,
