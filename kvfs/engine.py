@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Final
 
 from kvfs import database
+from kvfs.commits import Commits
 from kvfs.config import Config
 from kvfs.database import Database
 from kvfs.directory.store import DirectoryStore
@@ -155,6 +156,7 @@ class Engine:
         self.paths = paths
         self._turn = turn
         self._openers = openers
+        self._commits = Commits()
         self.config = config or Config()
         self.clock = clock
         # Guards `_volumes`, `_names`, `_failed`, `_closed` and the counters in `_Open`; held for moments.
@@ -237,6 +239,7 @@ class Engine:
                     for opened in volumes
                 ),
                 failed,
+                *self._commits.so_far(),
             )
         finally:
             with self._released:
@@ -377,6 +380,7 @@ class Engine:
             got.volume,
             clock=self.clock,
             config=self.config,
+            commits=self._commits,
             turn=self._turn,
         )
         opened = _Open(key, location, got.volume, got.store, writer, used=time.monotonic())

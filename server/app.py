@@ -43,6 +43,7 @@ from server.request import Request
 from server.router import Router, split_target
 from server.routes import RESERVED, ROUTES
 from server.tokens import Source
+from server.traffic import Traffic
 
 REQUEST_ID: Final = istr("X-Request-Id")
 
@@ -79,8 +80,14 @@ class App:
         self._gate = gate
         self._bridge = Bridge(engine, loop)
         self.connections: Callable[[], int] = lambda: 0
+        self._traffic = Traffic()
         self._services = Services(
-            engine, self._bridge, kvfs.__version__, time.monotonic(), lambda: self.connections()
+            engine,
+            self._bridge,
+            kvfs.__version__,
+            time.monotonic(),
+            lambda: self.connections(),
+            self._traffic,
         )
         self._router = Router(ROUTES, RESERVED)
         self._params: dict[str, Params] = {}
@@ -97,6 +104,7 @@ class App:
         """The answer to a request, whatever happens."""
         began = time.monotonic()
         request_id = self._request_id(request)
+        route = None
         try:
             path, query = split_target(request.target)
             route, key = self._router.find(request.method, path)
@@ -115,12 +123,15 @@ class App:
             reply = error_reply(InternalError(), request_id)
         if not request.body.is_eof():
             self._leave_unread(request, reply)
+        self._traffic.add(route, reply.status, time.monotonic() - began)
         return self._finished(reply, request_id, began)
 
     def refuse(self, error: KvfsError) -> Reply:
         """The answer to what could not be parsed."""
         request_id = self._next_id()
-        return self._finished(error_reply(error, request_id), request_id, time.monotonic())
+        reply = error_reply(error, request_id)
+        self._traffic.add(None, reply.status, 0.0)
+        return self._finished(reply, request_id, time.monotonic())
 
     # --- parts --------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from server.body import Body
 from server.bridge import Bridge
 from server.params import Params, Target
 from server.request import Headers, Request
+from server.traffic import Traffic
 
 IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
 
@@ -35,6 +36,7 @@ class Services:
     """When the server started, in monotonic seconds."""
     connections: Callable[[], int]
     """How many clients are connected."""
+    traffic: Traffic
 
     @property
     def config(self) -> Config:

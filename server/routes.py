@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from kvfs.listing import LIMIT_DEFAULT, LIMIT_MAX
-from server import batch, db, health, kv_read, kv_write, maintenance, schemas, time_travel
+from server import batch, db, health, kv_read, kv_write, maintenance, metrics, schemas, time_travel
 from server.access import OPEN, Need, Scope
 from server.errors import JSON
 from server.route import (
@@ -520,6 +520,19 @@ ROUTES: Final[tuple[Route, ...]] = (
         params=(TIMEOUT,),
         answers=(Answer("What is open", schema=schemas.CACHE),),
         errors=_ALWAYS,
+    ),
+    Route(
+        "GET",
+        "/metrics",
+        metrics.metrics,
+        name="metrics",
+        tag="server",
+        need=_READ_SERVER,
+        summary="What the server counts, for Prometheus",
+        params=(TIMEOUT,),
+        answers=(Answer("The metrics, in Prometheus's text format", media_type="text/plain"),),
+        errors=_ALWAYS,
+        at_root=True,
     ),
 )
 
