@@ -87,6 +87,9 @@ class Permit:
         self._grant = grant
         self._params = params
         self._paths = paths
+        self._owing = False
+        if grant.writes and grant.unbounded:
+            return
         self._owing = need.scope is Scope.CLAIMED and not grant.unbounded
         if need.scope is Scope.KEY and params.flag("rebuild"):
             # The whole folder is gone through, and what is found is logged.

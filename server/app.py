@@ -36,6 +36,7 @@ from server.bridge import Bridge
 from server.errors import InternalError, error_reply
 from server.exchange import Exchange, Services, visible
 from server.gate import Gate
+from server.logs import of_request
 from server.params import Params
 from server.protocol import Server
 from server.reply import CLIENT_GONE, Reply
@@ -119,7 +120,7 @@ class App:
         except OSError as exc:
             reply = error_reply(from_os_error(exc, "answer the request"), request_id)
         except Exception:
-            _LOG.exception("%s: %s failed", request_id, request.method)
+            _LOG.exception("%s failed", request.method, extra=of_request(request_id))
             reply = error_reply(InternalError(), request_id)
         if not request.body.is_eof():
             self._leave_unread(request, reply)

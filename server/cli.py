@@ -118,6 +118,12 @@ _POSITIVE: Final = click.IntRange(min=1)
     type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
     help="What goes to stderr.",
 )
+@_option(
+    "--log-format",
+    default="auto",
+    type=click.Choice(["auto", "json", "text"]),
+    help="How it is written; auto is text at a terminal, else JSON, a line a record.",
+)
 def serve(
     host: str,
     port: int,
@@ -139,21 +145,18 @@ def serve(
     scan_interval: float,
     access_log: bool,
     log_level: str,
+    log_format: str,
 ) -> None:
     """Serve databases over HTTP, until SIGTERM or SIGINT."""
-    import logging
-
     import uvloop
 
     from kvfs.config import Config
     from kvfs.errors import KvfsError
-    from server import app
+    from server import app, logs
     from server.tokens import Source
 
     _check_tokens_set()
-    logging.basicConfig(
-        level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logs.configure(log_level, log_format)
     if data_dir is None:
         data_dir = _DATA_DIR if os.path.isdir(_DATA_DIR) else _DATA_DIR_ELSE
     settings = app.Settings(

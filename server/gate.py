@@ -47,7 +47,7 @@ class Gate:
         except OSError as exc:
             _LOG.error("the old tokens stay in force: %s: %s", exc.filename, exc.strerror)
         else:
-            _LOG.warning("read the tokens again")
+            _LOG.info("read the tokens again")
 
     def admit(self, headers: Headers, route: Route, key: str, params: Params) -> Permit | None:
         """What a request may touch; None where it needs no token.
