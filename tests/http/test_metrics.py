@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.http.stores import Store
 from tests.http.test_health import told
 from tests.http.wire import BASE, Endpoint, refused, target_of
 from tests.polling import eventually
+from tests.serving import ROOT
 
 KEY_ROUTE = f"{BASE}/kv/{{key}}"
 
@@ -159,6 +161,19 @@ def test_metrics_need_a_token_that_covers_everything_where_there_are_tokens(tmp_
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 def test_metrics_are_only_read(server: Server, method: str) -> None:
     refused(server.ask(method, "/metrics"), 405, "METHOD_NOT_ALLOWED")
+
+
+def test_the_documented_metrics_are_those_that_are_exposed(store: Store) -> None:
+    store.put("a", b"1")
+    parts = ("_bucket", "_sum", "_count", "_created")
+    exposed = {name for name, _ in scraped(store.server) if name.startswith("kvfs_")}
+    for part in parts:
+        exposed = {name.removesuffix(part) for name in exposed}
+    documented = set(re.findall(r"`(kvfs_\w+)`", (ROOT / "docs/operations.md").read_text()))
+    assert exposed <= documented
+    if store.directory:
+        # Of databases there is this alone, and there may be none open.
+        assert documented <= exposed | {"kvfs_database_size_bytes"}
 
 
 def test_a_store_that_cannot_be_opened_is_counted(tmp_path: Path) -> None:
