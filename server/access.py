@@ -64,8 +64,13 @@ class Grant:
     prefixes: tuple[str, ...] | None = None
 
     @property
+    def everything(self) -> bool:
+        """Whether there is nothing that it does not allow."""
+        return self.writes and self.unbounded
+
+    @property
     def unbounded(self) -> bool:
-        """Whether it covers everything."""
+        """Whether it covers all databases, whole."""
         return self.databases is None and self.whole_databases
 
     @property
@@ -87,9 +92,6 @@ class Permit:
         self._grant = grant
         self._params = params
         self._paths = paths
-        self._owing = False
-        if grant.writes and grant.unbounded:
-            return
         self._owing = need.scope is Scope.CLAIMED and not grant.unbounded
         if need.scope is Scope.KEY and params.flag("rebuild"):
             # The whole folder is gone through, and what is found is logged.

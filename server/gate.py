@@ -50,19 +50,22 @@ class Gate:
             _LOG.info("read the tokens again")
 
     def admit(self, headers: Headers, route: Route, key: str, params: Params) -> Permit | None:
-        """What a request may touch; None where it needs no token.
+        """What a request may touch; None where that is everything, or no token is needed.
 
         Raises `Unauthorized` and `Forbidden`, before anything is looked up.
         """
         if route.need.scope is Scope.OPEN:
             return None
-        token = self._bearer(headers) if AUTHORIZATION in headers else self._linked(route, key, params)
+        given = headers.get(AUTHORIZATION)
+        token = self._linked(route, key, params) if given is None else self._bearer(given)
+        if token.grant.everything:
+            return None
         return Permit(token.grant, route.need, key=key, params=params, paths=self._paths)
 
     # --- parts --------------------------------------------------------------------------------------------
 
-    def _bearer(self, headers: Headers) -> Token:
-        scheme, _, secret = headers[AUTHORIZATION].partition(" ")
+    def _bearer(self, given: str) -> Token:
+        scheme, _, secret = given.partition(" ")
         token = self._tokens.bearer(secret.strip()) if scheme.lower() == _SCHEME else None
         if token is None:
             raise Unauthorized("The token is not valid")
