@@ -46,6 +46,13 @@ class Need:
 
 
 OPEN: Final = Need(Scope.OPEN)
+READ_KEY: Final = Need(Scope.KEY)
+WRITE_KEY: Final = Need(Scope.KEY, writes=True)
+READ_PREFIX: Final = Need(Scope.PREFIX)
+READ_CLAIMED: Final = Need(Scope.CLAIMED)
+WRITE_CLAIMED: Final = Need(Scope.CLAIMED, writes=True)
+WRITE_DATABASE: Final = Need(Scope.DATABASE, writes=True)
+READ_SERVER: Final = Need(Scope.SERVER)
 STRICTEST: Final = Need(Scope.SERVER, writes=True)
 
 _REBUILD: Final = Need(Scope.TABLE, writes=True)

@@ -35,6 +35,7 @@ from server.body import CONTENT_LENGTH, EXPECT
 from server.bridge import Bridge
 from server.errors import InternalError, error_reply
 from server.exchange import Exchange, Services, visible
+from server.feed import Feeds
 from server.gate import Gate
 from server.logs import of_request
 from server.params import Params
@@ -71,20 +72,30 @@ class Settings:
     any_absolute: bool = False
     tokens: Source = field(default_factory=Source)
     access_log: bool = False
+    feed_checkpoint_s: float = 15.0
+    """How often a quiet stream of changes shows that it lives."""
+    feed_stall_s: float = 20.0
+    """A stream whose client takes nothing for so long is ended."""
     config: Config = field(default_factory=Config)
 
 
 class App:
     """Answers requests. The event loop's own, but for what the bridge does."""
 
-    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, gate: Gate | None) -> None:
+    def __init__(
+        self, engine: Engine, loop: asyncio.AbstractEventLoop, settings: Settings, gate: Gate | None
+    ) -> None:
         self._gate = gate
         self._bridge = Bridge(engine, loop)
+        self._feeds = Feeds(
+            self._bridge, checkpoint_s=settings.feed_checkpoint_s, stall_s=settings.feed_stall_s
+        )
         self.connections: Callable[[], int] = lambda: 0
         self._traffic = Traffic()
         self._services = Services(
             engine,
             self._bridge,
+            self._feeds,
             kvfs.__version__,
             time.monotonic(),
             lambda: self.connections(),
@@ -97,6 +108,11 @@ class App:
         self._stamped_s = 0
         self._stamp = ""
         self.stopping = False
+
+    def stop(self) -> None:
+        """Begin to stop: what waits for something to happen ends, what is being worked on goes on."""
+        self.stopping = True
+        self._feeds.close()
 
     def close(self) -> None:
         self._bridge.close()
@@ -190,7 +206,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     gate = _gate(settings.tokens, paths, loop)
     engine = Engine(paths, config=settings.config, turn=loop.call_soon_threadsafe)
     try:
-        app = App(engine, loop, gate)
+        app = App(engine, loop, settings, gate)
         log = AccessLog(sys.stdout.buffer) if settings.access_log else None
         server = Server(app.handle, app.refuse, log)
         app.connections = lambda: len(server.connections)
@@ -206,7 +222,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
                 threading.Thread(target=_open_folders, args=(engine,), name="kvfs-open", daemon=True).start()
             announce(f"kvfs {kvfs.__version__} listening on {_url(runner)}, data in {paths.data_dir}")
             await stop.wait()
-            app.stopping = True
+            app.stop()
             await site.stop()
             await server.finish(_REQUESTS_END_S)
         finally:

@@ -15,6 +15,7 @@ from kvfs.model import Write
 from server.access import Permit
 from server.body import Body
 from server.bridge import Bridge
+from server.feed import Feeds
 from server.params import Params, Target
 from server.request import Headers, Request
 from server.traffic import Traffic
@@ -31,6 +32,7 @@ class Services:
 
     engine: Engine
     bridge: Bridge
+    feeds: Feeds
     version: str
     started: float
     """When the server started, in monotonic seconds."""
@@ -73,6 +75,7 @@ class Exchange:
 
     @property
     def engine(self) -> Engine:
+        self._check_claimed()
         return self.services.engine
 
     @property
@@ -131,9 +134,12 @@ class Exchange:
 
     @property
     def _target(self) -> Target:
+        self._check_claimed()
+        return self.params.target
+
+    def _check_claimed(self) -> None:
         if self._permit is not None:
             self._permit.check_claimed()
-        return self.params.target
 
 
 def visible(text: str, most: int) -> bool:

@@ -10,15 +10,38 @@ from __future__ import annotations
 
 from typing import Final
 
+from kvfs import feed
 from kvfs.listing import LIMIT_DEFAULT, LIMIT_MAX
-from server import batch, db, health, kv_read, kv_write, maintenance, metrics, schemas, time_travel
-from server.access import OPEN, Need, Scope
+from server import (
+    batch,
+    changes,
+    db,
+    kv_read,
+    kv_write,
+    maintenance,
+    schemas,
+    sse,
+    time_travel,
+)
+from server.access import (
+    READ_CLAIMED,
+    READ_KEY,
+    READ_PREFIX,
+    READ_SERVER,
+    WRITE_CLAIMED,
+    WRITE_DATABASE,
+    WRITE_KEY,
+    Need,
+    Scope,
+)
 from server.errors import JSON
 from server.route import (
+    ALWAYS,
     AT_TIMESTAMP,
     AUTO_CREATE,
     CREATE,
     DB,
+    FINDING,
     HISTORY,
     IDEMPOTENCY_KEY,
     IF_MATCH,
@@ -37,44 +60,24 @@ from server.route import (
     Handler,
     Kind,
     Param,
+    Place,
     Route,
 )
 from server.schemas import Schema
-
-# --- what a token must cover ---------------------------------------------------------------------------
-
-_READ_KEY: Final = Need(Scope.KEY)
-_WRITE_KEY: Final = Need(Scope.KEY, writes=True)
-_READ_PREFIX: Final = Need(Scope.PREFIX)
-_READ_CLAIMED: Final = Need(Scope.CLAIMED)
-_WRITE_CLAIMED: Final = Need(Scope.CLAIMED, writes=True)
-_READ_SERVER: Final = Need(Scope.SERVER)
-
-# --- parameters ----------------------------------------------------------------------------------------
+from server.server_routes import SERVER_ROUTES
 
 _STORE: Final = (DB, TABLE, TIMEOUT)
 _CREATING: Final = (CREATE, AUTO_CREATE)
+_FOLLOWING: Final = (
+    Param("since", Kind.TEXT, "A cursor: only what changed after it. Without it: from now on."),
+    Param("prefix", Kind.TEXT, "Only keys that start so.", default=""),
+    Param("include_values", Kind.FLAG, "With values, up to 256 KiB each.", default=False),
+)
 _CONDITIONAL: Final = (IF_MATCH, IF_NONE_MATCH)
 
 # --- errors --------------------------------------------------------------------------------------------
 
-_ALWAYS: Final = (
-    "INVALID_PARAMETERS",
-    "UNAUTHORIZED",
-    "FORBIDDEN",
-    "INTERNAL_ERROR",
-    "DEADLINE_EXCEEDED",
-    "OVERLOADED",
-)
-_FINDING: Final = (
-    "INVALID_DB_PATH",
-    "INVALID_SQLITE_HEADER",
-    "PATH_IS_DIRECTORY",
-    "DATABASE_NOT_FOUND",
-    "DATABASE_ERROR",
-    "FILE_SYSTEM_ERROR",
-)
-_STORE_ERRORS: Final = (*_ALWAYS, *_FINDING, "PATH_CONFLICT", "PAYLOAD_TOO_LARGE")
+_STORE_ERRORS: Final = (*ALWAYS, *FINDING, "PATH_CONFLICT", "PAYLOAD_TOO_LARGE")
 _MISSING: Final = ("KEY_NOT_FOUND", "KEY_EXPIRED")
 _WRITE_ERRORS: Final = (*_STORE_ERRORS, "CAS_MISMATCH", "IDEMPOTENCY_KEY_MISMATCH", "STORAGE_FULL")
 
@@ -116,7 +119,7 @@ def _on_key(
         handler,
         name=action,
         tag="keys",
-        need=_WRITE_KEY,
+        need=WRITE_KEY,
         summary=summary,
         params=(KEY, *_STORE, *params, HISTORY, *creating, *_CONDITIONAL, IDEMPOTENCY_KEY),
         body=body,
@@ -134,7 +137,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         kv_read.get_value,
         name="get",
         tag="keys",
-        need=_READ_KEY,
+        need=READ_KEY,
         shareable=True,
         summary="Read a value",
         params=(*_VALUE_PARAMS, RANGE, IF_RANGE),
@@ -160,7 +163,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         kv_read.get_value,
         name="exists",
         tag="keys",
-        need=_READ_KEY,
+        need=READ_KEY,
         shareable=True,
         summary="Look whether a key is there; errors have their code in X-Error-Code",
         params=_VALUE_PARAMS,
@@ -173,7 +176,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         kv_read.get_entry,
         name="entry",
         tag="keys",
-        need=_READ_KEY,
+        need=READ_KEY,
         summary="Read a value and its metadata in one",
         params=(KEY, *_STORE, AT_TIMESTAMP, REBUILD),
         answers=(Answer("The entry", schema=schemas.ENTRY),),
@@ -185,7 +188,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         kv_write.put_value,
         name="set",
         tag="keys",
-        need=_WRITE_KEY,
+        need=WRITE_KEY,
         summary="Store a value",
         params=(
             KEY,
@@ -208,7 +211,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         kv_write.delete_key,
         name="delete",
         tag="keys",
-        need=_WRITE_KEY,
+        need=WRITE_KEY,
         summary="Remove a key",
         params=(KEY, *_STORE, HISTORY, *_CONDITIONAL, IDEMPOTENCY_KEY),
         answers=_written("Removed", schemas.DELETE),
@@ -262,7 +265,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         kv_read.list_keys,
         name="list",
         tag="keys",
-        need=_READ_PREFIX,
+        need=READ_PREFIX,
         summary="List keys in byte order",
         params=(
             *_STORE,
@@ -295,7 +298,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         batch.batch_set,
         name="batch_set",
         tag="batches",
-        need=_WRITE_CLAIMED,
+        need=WRITE_CLAIMED,
         summary="Store many values, all or none",
         params=(*_STORE, HISTORY, *_CREATING, IDEMPOTENCY_KEY),
         body=BodySpec(JSON, "The items.", schemas.BATCH_SET_BODY),
@@ -308,7 +311,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         batch.batch_get,
         name="batch_get",
         tag="batches",
-        need=_READ_CLAIMED,
+        need=READ_CLAIMED,
         summary="Read many values",
         params=_STORE,
         body=BodySpec(JSON, "The keys.", schemas.KEYS_BODY),
@@ -321,7 +324,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         batch.batch_delete,
         name="batch_delete",
         tag="batches",
-        need=_WRITE_CLAIMED,
+        need=WRITE_CLAIMED,
         summary="Remove many keys, all or none; missing ones pass silently",
         params=(*_STORE, HISTORY, IDEMPOTENCY_KEY),
         body=BodySpec(JSON, "The keys.", schemas.KEYS_BODY),
@@ -334,7 +337,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         time_travel.history,
         name="key_history",
         tag="time travel",
-        need=_READ_KEY,
+        need=READ_KEY,
         summary="A key's operations, page by page",
         params=(
             KEY,
@@ -359,7 +362,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         time_travel.key_snapshot,
         name="key_snapshot",
         tag="time travel",
-        need=_READ_KEY,
+        need=READ_KEY,
         summary="A key as one of its operations left it",
         params=(
             KEY,
@@ -375,7 +378,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         time_travel.table_snapshot,
         name="table_snapshot",
         tag="time travel",
-        need=_READ_PREFIX,
+        need=READ_PREFIX,
         summary="All keys as they were at a time",
         params=(
             *_STORE,
@@ -392,7 +395,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         time_travel.diff,
         name="diff",
         tag="time travel",
-        need=_READ_CLAIMED,
+        need=READ_CLAIMED,
         summary="What changed between two times",
         params=(
             *_STORE,
@@ -409,7 +412,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         time_travel.rollback_key,
         name="rollback_key",
         tag="time travel",
-        need=_WRITE_KEY,
+        need=WRITE_KEY,
         summary="Undo a key's last operations, by a new one",
         params=(
             KEY,
@@ -427,7 +430,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         time_travel.rollback_table,
         name="rollback_table",
         tag="time travel",
-        need=_WRITE_CLAIMED,
+        need=WRITE_CLAIMED,
         summary="Make a table what it was at a time, all or nothing",
         params=(
             *_STORE,
@@ -439,6 +442,57 @@ ROUTES: Final[tuple[Route, ...]] = (
         body=BodySpec(JSON, "Which keys to roll back, or which not.", schemas.ROLLBACK_BODY, required=False),
         answers=_written("Done", schemas.TABLE_ROLLED_BACK),
         errors=(*_WRITE_ERRORS, "TIME_TRAVEL_GAP"),
+    ),
+    Route(
+        "GET",
+        "/changes",
+        changes.changes,
+        name="changes",
+        tag="changes",
+        need=READ_PREFIX,
+        summary="What changed after a cursor, in order; waits for it if asked to",
+        params=(
+            *_STORE,
+            *_FOLLOWING,
+            Param(
+                "limit",
+                Kind.INTEGER,
+                f"The most events of a page; more than {feed.LIMIT_MAX} means {feed.LIMIT_MAX}.",
+                default=feed.LIMIT_DEFAULT,
+                minimum=1,
+            ),
+            Param(
+                "wait",
+                Kind.INTEGER,
+                f"How many seconds to wait while there is no event; more than {changes.WAIT_MAX_S} means "
+                f"{changes.WAIT_MAX_S}.",
+                default=0,
+                minimum=0,
+            ),
+        ),
+        answers=(Answer("The events; without `since` none, and the present cursor", schema=schemas.CHANGES),),
+        errors=(*_STORE_ERRORS, "CHANGE_CURSOR_EXPIRED"),
+    ),
+    Route(
+        "GET",
+        "/changes/stream",
+        changes.stream,
+        name="changes_stream",
+        tag="changes",
+        need=READ_PREFIX,
+        summary="What changes, as server-sent events: `ready`, `change`, `checkpoint`, `reset`, `end`",
+        params=(
+            *_STORE,
+            *_FOLLOWING,
+            Param(
+                "Last-Event-ID",
+                Kind.TEXT,
+                "The cursor to go on from, instead of `since`: what an EventSource sends by itself.",
+                place=Place.HEADER,
+            ),
+        ),
+        answers=(Answer("The stream; it has no end", media_type=sse.CONTENT_TYPE),),
+        errors=_STORE_ERRORS,
     ),
     Route(
         "POST",
@@ -455,7 +509,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             TIMEOUT,
         ),
         answers=(Answer("It is there", schema=schemas.DB_CREATED),),
-        errors=(*_ALWAYS, *_FINDING, "PATH_CONFLICT", "STORAGE_FULL"),
+        errors=(*ALWAYS, *FINDING, "PATH_CONFLICT", "STORAGE_FULL"),
     ),
     Route(
         "GET",
@@ -463,11 +517,11 @@ ROUTES: Final[tuple[Route, ...]] = (
         db.list_databases,
         name="list_databases",
         tag="databases",
-        need=_READ_SERVER,
+        need=READ_SERVER,
         summary="List the databases in the data dir",
         params=(TIMEOUT,),
         answers=(Answer("The databases", schema=schemas.DB_LIST),),
-        errors=(*_ALWAYS, "FILE_SYSTEM_ERROR"),
+        errors=(*ALWAYS, "FILE_SYSTEM_ERROR"),
     ),
     Route(
         "DELETE",
@@ -475,11 +529,11 @@ ROUTES: Final[tuple[Route, ...]] = (
         db.delete_database,
         name="delete_database",
         tag="databases",
-        need=Need(Scope.DATABASE, writes=True),
+        need=WRITE_DATABASE,
         summary="Delete a database file and its side files",
         params=(DB, Param("confirm", Kind.TEXT, "Must be `yes`.", required=True), TIMEOUT),
         answers=(Answer("Deleted", schema=schemas.DB_DELETED),),
-        errors=(*_ALWAYS, *_FINDING),
+        errors=(*ALWAYS, *FINDING),
     ),
     Route(
         "POST",
@@ -487,58 +541,17 @@ ROUTES: Final[tuple[Route, ...]] = (
         maintenance.maintenance,
         name="maintenance",
         tag="databases",
-        need=_WRITE_CLAIMED,
+        need=WRITE_CLAIMED,
         summary="Look after a store: `rebuild` makes a folder's index anew from its files",
         params=_STORE,
         body=BodySpec(JSON, "What to do.", schemas.MAINTENANCE_BODY),
         answers=(Answer("Done", schema=schemas.MAINTENANCE),),
         errors=(*_STORE_ERRORS, "STORAGE_FULL"),
     ),
-    Route(
-        "GET",
-        "/health",
-        health.health,
-        name="health",
-        tag="server",
-        need=OPEN,
-        summary="Whether the server can serve",
-        params=(TIMEOUT,),
-        answers=(
-            Answer("It can", schema=schemas.HEALTH),
-            Answer("A store cannot be served", status=503, schema=schemas.HEALTH),
-        ),
-        errors=_ALWAYS,
-    ),
-    Route(
-        "GET",
-        "/health/cache",
-        health.cache,
-        name="health_cache",
-        tag="server",
-        need=_READ_SERVER,
-        summary="What is open, and how it fares",
-        params=(TIMEOUT,),
-        answers=(Answer("What is open", schema=schemas.CACHE),),
-        errors=_ALWAYS,
-    ),
-    Route(
-        "GET",
-        "/metrics",
-        metrics.metrics,
-        name="metrics",
-        tag="server",
-        need=_READ_SERVER,
-        summary="What the server counts, for Prometheus",
-        params=(TIMEOUT,),
-        answers=(Answer("The metrics, in Prometheus's text format", media_type="text/plain"),),
-        errors=_ALWAYS,
-        at_root=True,
-    ),
+    *SERVER_ROUTES,
 )
 
 RESERVED: Final[tuple[tuple[str, str], ...]] = (
-    ("GET", "/changes"),
-    ("GET", "/changes/stream"),
     ("POST", "/db"),
     ("GET", "/query"),
     ("GET", "/history"),

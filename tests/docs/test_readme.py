@@ -51,7 +51,9 @@ def tokens(markdown: str, home: Path) -> tuple[str, ...]:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-@pytest.mark.parametrize("document", ["README.md", "docs/time-travel.md", "docs/tokens.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/changes.md", "docs/time-travel.md", "docs/tokens.md"]
+)
 def test_a_tour_does_what_it_says(tmp_path: Path, document: str) -> None:
     shutil.copytree(ROOT / "fixtures", tmp_path / "fixtures")
     markdown = (ROOT / document).read_text()

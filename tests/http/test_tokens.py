@@ -248,6 +248,20 @@ def test_lists_and_snapshots_must_stay_under_the_prefix(place: Place) -> None:
     assert not covered(bearer.ask("GET", place.target(None, "snapshot", timestamp=1, prefix="use")))
 
 
+def test_changes_are_followed_under_the_prefix_only(place: Place) -> None:
+    bearer = place.as_("prefix")
+    followed = target_of(f"{BASE}/changes", db=place.db, table=TABLE, prefix="user:")
+    cursor = bearer.ask("GET", followed).done()["cursor"]
+    for key in (OTHERS, MINE):
+        assert place.as_("admin").ask("PUT", place.target(key), b"1").status == 200
+    page = bearer.ask("GET", f"{followed}&since={cursor}&wait=10&include_values=true").done()
+    assert [event["key"] for event in page["events"]] == [MINE]
+    for path in ("changes", "changes/stream"):
+        for prefix in (None, "", "use", "other:"):
+            target = target_of(f"{BASE}/{path}", db=place.db, table=TABLE, prefix=prefix)
+            assert not covered(bearer.ask("GET", target))
+
+
 def test_a_page_under_the_prefix_shows_nothing_beyond_it(place: Place) -> None:
     bearer = place.as_("prefix")
     for after in ("", "a", "other:", "user:", "zzz"):
