@@ -144,7 +144,8 @@ class Permit:
             return True
         if scope is Scope.KEY:
             return grant.covers_keys(key)
-        return grant.covers_keys((scope is Scope.PREFIX and self._params.text("prefix")) or "")
+        prefix = self._params.text("prefix") if scope is Scope.PREFIX else None
+        return grant.covers_keys(prefix or "")
 
     def _covers_database(self, db: str) -> bool:
         databases = self._grant.databases

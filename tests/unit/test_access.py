@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hmac import compare_digest
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,23 @@ def test_a_key_is_covered_just_where_it_begins_with_the_prefix(prefix: str, key:
     else:
         with pytest.raises(Forbidden):
             permit(grant, Scope.KEY, key=key)
+
+
+def test_every_token_is_compared_in_constant_time_whichever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = tokens.Tokens(Token.of(f"t{place}", f"secret-{place}", GRANT) for place in range(5))
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(ours: bytes, theirs: bytes) -> bool:
+        compared.append((ours, theirs))
+        return compare_digest(ours, theirs)
+
+    monkeypatch.setattr("hmac.compare_digest", compare)
+    for secret in ("secret-0", "secret-4", "secret-", "", "nonsense" * 100):
+        compared.clear()
+        found = known.bearer(secret)
+        assert (found is not None) is secret.endswith(("0", "4"))
+        assert len(compared) == 5
+        assert {len(digest) for pair in compared for digest in pair} == {32}
 
 
 PARAMS = st.dictionaries(TEXTS.filter(bool), TEXTS, max_size=4)
