@@ -18,6 +18,7 @@ from server.bridge import Bridge
 from server.feed import Feeds
 from server.params import Params, Target
 from server.request import Headers, Request
+from server.sql_wire import AnswerMemory
 from server.traffic import Traffic
 
 IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
@@ -38,6 +39,7 @@ class Services:
     """When the server started, in monotonic seconds."""
     connections: Callable[[], int]
     """How many clients are connected."""
+    answers: AnswerMemory
     traffic: Traffic
 
     @property
@@ -48,7 +50,8 @@ class Services:
 class Exchange:
     """A request, what it asks for, and until when (`deadline`, monotonic seconds) it must be answered.
 
-    `key` is empty where the route has none. `permit` bounds what it may touch, unless there are no tokens.
+    `key` is the key, or the index, that the path names; empty where the route has none. `permit` bounds what
+    it may touch, unless that is everything.
     """
 
     __slots__ = ("_permit", "deadline", "key", "params", "request", "services")

@@ -65,6 +65,7 @@ from server.route import (
 )
 from server.schemas import Schema
 from server.server_routes import SERVER_ROUTES
+from server.sql_routes import SQL_ROUTES
 
 _STORE: Final = (DB, TABLE, TIMEOUT)
 _CREATING: Final = (CREATE, AUTO_CREATE)
@@ -535,6 +536,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         answers=(Answer("Deleted", schema=schemas.DB_DELETED),),
         errors=(*ALWAYS, *FINDING),
     ),
+    *SQL_ROUTES,
     Route(
         "POST",
         "/maintenance",
@@ -542,7 +544,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         name="maintenance",
         tag="databases",
         need=WRITE_CLAIMED,
-        summary="Look after a store: `rebuild` makes a folder's index anew from its files",
+        summary="Check, shrink, copy or restore a database; prune a history; rebuild a folder's index",
         params=_STORE,
         body=BodySpec(JSON, "What to do.", schemas.MAINTENANCE_BODY),
         answers=(Answer("Done", schema=schemas.MAINTENANCE),),
@@ -550,12 +552,3 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     *SERVER_ROUTES,
 )
-
-RESERVED: Final[tuple[tuple[str, str], ...]] = (
-    ("POST", "/db"),
-    ("GET", "/query"),
-    ("GET", "/history"),
-    ("GET", "/history/stats"),
-    ("DELETE", "/history"),
-)
-"""What the API has and this server not yet: no route, and no key either."""

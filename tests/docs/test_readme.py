@@ -52,7 +52,7 @@ def tokens(markdown: str, home: Path) -> tuple[str, ...]:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize(
-    "document", ["README.md", "docs/changes.md", "docs/time-travel.md", "docs/tokens.md"]
+    "document", ["README.md", "docs/changes.md", "docs/sql.md", "docs/time-travel.md", "docs/tokens.md"]
 )
 def test_a_tour_does_what_it_says(tmp_path: Path, document: str) -> None:
     shutil.copytree(ROOT / "fixtures", tmp_path / "fixtures")

@@ -220,6 +220,24 @@ def test_a_server_without_tokens_takes_a_link_for_what_it_asks(tmp_path: Path) -
         assert server.ask("GET", linked("app")).body == VALUE
 
 
+def test_a_link_to_a_select_shows_its_answer_and_no_other(tmp_path: Path) -> None:
+    with serving(tmp_path, "--token", WRITER) as server:
+        bearer = Bearer(server, WRITER)
+        made = target_of(key_path("k"), db="app", create_db_if_missing="true")
+        assert bearer.ask("PUT", made, b"1").status == 200
+        sql = "SELECT key, CAST(value AS TEXT) AS value FROM kv_store"
+        target = target_from(share("--token", WRITER, "--db", "app", "--sql", sql))
+        assert server.ask("GET", target).done()["resultSet"] == [{"key": "k", "value": "1"}]
+        as_csv = target_from(share("--token", WRITER, "--db", "app", "--sql", sql, "--format", "csv"))
+        assert server.ask("GET", as_csv).body.split() == [b"key,value", b"k,1"]
+        refused(server.ask("GET", f"{target}&format=csv"), 401, "UNAUTHORIZED")
+        path, _, query = target.partition("?")
+        for name in ("sql", "db", "link_expires"):
+            pairs = {**dict(parse_qsl(query)), name: "SELECT 1"}
+            refused(server.ask("GET", f"{path}?{urlencode(pairs)}"), 401, "UNAUTHORIZED")
+        refused(server.ask("POST", f"{BASE}/db?{query}", b"{}"), 401, "UNAUTHORIZED")
+
+
 # --- the command ---------------------------------------------------------------------------------------
 
 

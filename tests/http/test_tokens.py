@@ -300,6 +300,48 @@ def test_a_token_is_held_to_its_databases_and_makes_them(place: Place) -> None:
         assert not covered(place.as_("tenant").ask("DELETE", deleted)), path
 
 
+def test_sql_and_its_history_need_a_token_that_covers_the_database(place: Place) -> None:
+    bounded = target_of(BASE + "/{}", db=place.db, sql="SELECT 1", table=TABLE)
+    reads = [("GET", "query"), ("GET", "history"), ("GET", "history/stats")]
+    writes = [("POST", "db"), ("DELETE", "history"), ("DELETE", "history/0")]
+    body = b'{"transaction": [{"query": "SELECT 1"}]}'
+    for method, path in reads + writes:
+        target = bounded.format(path)
+        for name in ("prefix", "prefix-reader", "table"):
+            assert not covered(place.as_(name).ask(method, target, body)), (name, path)
+        assert covered(place.as_("tenant").ask(method, target, body)), path
+        assert covered(place.as_("reader").ask(method, target, body)) is (method == "GET"), path
+        others = target_of(f"{BASE}/{path}", db="other", sql="SELECT 1")
+        assert not covered(place.as_("tenant").ask(method, others, body)), path
+
+
+TABLE_OPS = [{"op": "rebuild"}, {"op": "history_prune", "keep_last": 5}, {"op": "retention"}]
+DATABASE_OPS = [
+    {"op": op} for op in ("wal_checkpoint_truncate", "vacuum", "optimize", "quick_check", "integrity_check")
+]
+
+
+def test_maintenance_needs_a_token_that_covers_what_it_looks_after(place: Place) -> None:
+    target = target_of(f"{BASE}/maintenance", db=place.db, table=TABLE)
+    for op in TABLE_OPS + DATABASE_OPS:
+        body = json.dumps(op).encode()
+        for name in ("prefix", "prefix-reader", "reader"):
+            assert not covered(place.as_(name).ask("POST", target, body)), (name, op)
+        assert covered(place.as_("table").ask("POST", target, body)) is (op in TABLE_OPS), op
+        assert covered(place.as_("tenant").ask("POST", target, body)), op
+
+
+def test_a_database_that_maintenance_names_beside_must_be_covered_too(place: Place) -> None:
+    target = target_of(f"{BASE}/maintenance", db=place.db)
+    folder = os.path.dirname(place.db)
+    for path in (f"{folder}/copy.db", "copy", "other.db", "/etc/passwd"):
+        for op in ({"op": "vacuum_into", "dest_path": path}, {"op": "restore", "src_path": path}):
+            assert not covered(place.as_("tenant").ask("POST", target, json.dumps(op).encode())), op
+    assert not os.path.exists(f"{folder}/copy.db")
+    own = json.dumps({"op": "vacuum_into", "dest_path": place.db}).encode()
+    assert covered(place.as_("tenant").ask("POST", target, own))
+
+
 def test_what_concerns_the_whole_server_needs_a_token_without_bounds(place: Place) -> None:
     for method, target in SERVER_WIDE:
         for name in ("prefix", "prefix-reader", "tenant", "table"):

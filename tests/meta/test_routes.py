@@ -11,7 +11,7 @@ from server.routes import ROUTES
 READING_METHODS = {"GET", "HEAD"}
 READING_POSTS = {"batch_get"}
 WITHOUT_TOKEN = {"health"}
-SHAREABLE = {"get", "exists"}
+SHAREABLE = {"get", "exists", "query"}
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
