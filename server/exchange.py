@@ -100,7 +100,9 @@ class Exchange:
 
     def lease_now(self) -> Lease | None:
         """The store that the request means, if it is open already; None where `lease` must be called."""
-        target = self._target
+        if self._permit is not None:
+            self._permit.check_claimed()
+        target = self.params.target
         return self.services.engine.lease_now(target.db, target.table)
 
     async def lease(self) -> Lease:
