@@ -1,4 +1,4 @@
-"""The command line: `kvfs serve`, `kvfs rebuild`, `kvfs check`."""
+"""The command line: `kvfs serve`, `kvfs share`, `kvfs rebuild`, `kvfs check`."""
 
 from __future__ import annotations
 
@@ -37,6 +37,23 @@ def _option(name: str, **settings: Any) -> Callable[[Command], Command]:
     return click.option(name, envvar=variable, show_envvar=True, **settings)
 
 
+def _token_options(command: Command) -> Command:
+    """Where tokens come from: for who asks for them, and for who signs with them."""
+    for decorate in (
+        _option("--token-file", type=click.Path(dir_okay=False), help="A file of tokens, in TOML or JSON."),
+        _option("--token", help="A token that covers everything."),
+    ):
+        command = decorate(command)
+    return command
+
+
+def _check_tokens_set() -> None:
+    """An empty variable counts as none at all: whoever sets one must not get a server without tokens."""
+    for variable in ("KVFS_TOKEN", "KVFS_TOKEN_FILE"):
+        if os.environ.get(variable) == "":
+            raise click.UsageError(f"{variable} is empty. Unset it, or set it to what it should be.")
+
+
 _POSITIVE: Final = click.IntRange(min=1)
 
 
@@ -50,6 +67,7 @@ _POSITIVE: Final = click.IntRange(min=1)
     type=click.Path(),
     help=f"Where databases lie.  [default: {_DATA_DIR} if it exists, else {_DATA_DIR_ELSE}]",
 )
+@_token_options
 @_option("--allow-any-absolute-db-path", is_flag=True, help="Serve databases outside the data dir too.")
 @_option("--max-value-bytes", default=16 << 20, type=_POSITIVE, help="The largest value.")
 @_option("--max-batch-items", default=100, type=_POSITIVE, help="The most items of a batch.")
@@ -118,10 +136,18 @@ _POSITIVE: Final = click.IntRange(min=1)
     type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
     help="What goes to stderr.",
 )
+@_option(
+    "--log-format",
+    default="auto",
+    type=click.Choice(["auto", "json", "text"]),
+    help="How it is written; auto is text at a terminal, else JSON, a line a record.",
+)
 def serve(
     host: str,
     port: int,
     data_dir: str | None,
+    token: str | None,
+    token_file: str | None,
     allow_any_absolute_db_path: bool,
     max_value_bytes: int,
     max_batch_items: int,
@@ -140,19 +166,18 @@ def serve(
     feed_stall: float,
     access_log: bool,
     log_level: str,
+    log_format: str,
 ) -> None:
     """Serve databases over HTTP, until SIGTERM or SIGINT."""
-    import logging
-
     import uvloop
 
     from kvfs.config import Config
     from kvfs.errors import KvfsError
-    from server import app
+    from server import app, logs
+    from server.tokens import Source
 
-    logging.basicConfig(
-        level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    _check_tokens_set()
+    logs.configure(log_level, log_format)
     if data_dir is None:
         data_dir = _DATA_DIR if os.path.isdir(_DATA_DIR) else _DATA_DIR_ELSE
     settings = app.Settings(
@@ -160,6 +185,7 @@ def serve(
         port=port,
         data_dir=data_dir,
         any_absolute=allow_any_absolute_db_path,
+        tokens=Source(token, token_file),
         access_log=access_log,
         feed_checkpoint_s=feed_checkpoint,
         feed_stall_s=feed_stall,
@@ -190,6 +216,57 @@ def serve(
     sys.stdout.flush()
     # A thread that still works on something must not hold the process.
     os._exit(0)
+
+
+@main.command()
+@_token_options
+@click.option("--by", help="The name of the token that signs, where there are several.")
+@click.option(
+    "--url", "server", default="http://127.0.0.1:8080", help="How whoever gets it reaches the server."
+)
+@click.option("--db", required=True, help="The database.")
+@click.option("--table", help="The KV table, or the folder of a directory store.  [default: kv_store]")
+@click.option("--key", help="The key whose value is shared.")
+@click.option("--sql", help="The SELECT whose answer is shared.")
+@click.option("--path", help="A JSON path into the value.")
+@click.option("--format", type=click.Choice(["json", "csv"]), help="The form of the answer to --sql.")
+@click.option("--expires", default="1h", help="For how long the link is good: 90s, 15m, 1h, 7d.")
+def share(
+    token: str | None,
+    token_file: str | None,
+    by: str | None,
+    server: str,
+    key: str | None,
+    sql: str | None,
+    expires: str,
+    **params: str | None,
+) -> None:
+    """Print a link to one value, or to the answer of one SELECT, that needs no token until it expires.
+
+    It is signed with a token; the server is not asked. It is good for just this, for whoever has it, and for
+    no longer than the server knows the token. A relative --db means what it means to the server.
+    """
+    import time
+
+    from kvfs.errors import KvfsError
+    from server import share as sharing
+    from server.tokens import Source
+
+    if (key is None) == (sql is None):
+        raise click.UsageError("Give either --key or --sql.")
+    given = {name: value for name, value in params.items() if value is not None}
+    try:
+        signer = sharing.signer(Source(token, token_file), by)
+        expires_s = int(time.time()) + sharing.seconds(expires)
+        if sql is None:
+            url = sharing.key_url(server, signer, key or "", given, expires_s=expires_s)
+        else:
+            url = sharing.query_url(server, signer, sql, given, expires_s=expires_s)
+    except KvfsError as exc:
+        raise click.ClickException(exc.message) from exc
+    except OSError as exc:
+        raise click.ClickException(_told(exc)) from exc
+    click.echo(url)
 
 
 def _folder_command(command: Command) -> Command:
