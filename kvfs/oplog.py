@@ -230,10 +230,6 @@ class OpLog:
         """(key, last op number) of each key that has an op after this seq."""
         return fetch(connection, self._changed, (after,))
 
-    def last_op(self, connection: apsw.Connection, key: str) -> Op | None:
-        """The key's last op, or None for a key never seen."""
-        return self.op(connection, key, self.last(connection, key)[0])
-
     def since(self, connection: apsw.Connection, seq: int, limit: int) -> list[Op]:
         """Up to `limit` ops after `seq`, in order."""
         return [self._made(row) for row in fetch(connection, self._since, (seq, limit))]
@@ -339,9 +335,6 @@ class LogReader:
 
     def tail(self) -> tuple[int, int]:
         return self._log.tail(self._connection)
-
-    def last_op(self, key: str) -> Op | None:
-        return self._log.last_op(self._connection, key)
 
     def op(self, key: str, op_number: int) -> Op | None:
         return self._log.op(self._connection, key, op_number)

@@ -24,7 +24,7 @@ import apsw
 
 from kvfs import content_types, sqlite
 from kvfs.database import Database
-from kvfs.errors import InvalidParameters, KeyNotFound, from_os_error
+from kvfs.errors import DatabaseError, InvalidParameters, KeyNotFound, from_os_error
 from kvfs.model import (
     INLINE_MAX_BYTES,
     NS,
@@ -173,6 +173,14 @@ class TableStore(SelfContained):
 
     # --- writing: the writer's thread only -------------------------------------------------------------
 
+    @property
+    def read_only(self) -> bool:
+        return self._database.readonly
+
+    def check_writable(self) -> None:
+        if self.read_only:
+            raise DatabaseError("The database is read-only")
+
     def tail(self) -> tuple[int, int]:
         connection = self._database.connection
         with sqlite.errors():
@@ -210,6 +218,8 @@ class TableStore(SelfContained):
         return [row[0] for row in rows]
 
     def next_expiry(self) -> int | None:
+        if self.read_only:
+            return None
         with self._database.readers.borrow() as connection:
             if not has_table(connection, self.name):
                 return None
@@ -224,6 +234,7 @@ class TableStore(SelfContained):
     def create(self) -> None:
         if self._there:
             return
+        self.check_writable()
         connection = self._database.connection
         with sqlite.errors(f"make {self.name}"):
             if self._log.log_id(connection) is None:
@@ -265,6 +276,8 @@ class TableStore(SelfContained):
             if exists or _taken(connection, self.name):
                 raise InvalidParameters(f"{self.name} exists in the database and is not a KV table")
             return False
+        if self.read_only:
+            return exists
         if not exists or not self._triggers.installed(connection):
             # Another program dropped them; the log goes on.
             if self._database.light:

@@ -175,9 +175,6 @@ class ReferenceReader:
     def tail(self) -> tuple[int, int]:
         return (self.log[-1].seq, self.log[-1].ts_ns) if self.log else (0, 0)
 
-    def last_op(self, key: str) -> Op | None:
-        return self.state_at(key, len(self.log))
-
     def op(self, key: str, op_number: int) -> Op | None:
         op = next((op for op in self.log if (op.key, op.op_number) == (key, op_number)), None)
         if op is None or op.recorded or op.entry is None:
@@ -215,7 +212,7 @@ class ReferenceReader:
 
 
 def _state(reader: ReferenceReader, key: str) -> KeyState:
-    op = reader.last_op(key)
+    op = reader.state_at(key, len(reader.log))
     return KeyState(None, 0) if op is None else KeyState(op.entry, op.op_number, op.op_type is OpType.EXPIRE)
 
 
