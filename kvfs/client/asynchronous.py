@@ -182,6 +182,7 @@ class AsyncTable(_Caller):
     get_at = _soon(kv.get_at)
     get_text = _soon(kv.get_text)
     get_json = _soon(kv.get_json)
+    get_node = _soon(kv.get_node)
     get_many = _soon(kv.get_many)
     exists = _soon(kv.exists)
     list = _soon(kv.list)

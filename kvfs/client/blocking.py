@@ -179,6 +179,7 @@ class Table(_Caller):
     get_at = _now(kv.get_at)
     get_text = _now(kv.get_text)
     get_json = _now(kv.get_json)
+    get_node = _now(kv.get_node)
     get_many = _now(kv.get_many)
     exists = _now(kv.exists)
     list = _now(kv.list)

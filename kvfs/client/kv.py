@@ -94,6 +94,11 @@ def get_json(at: Target, key: str, path: str | None = None) -> Call[Any]:
     return Call("GET", key_path(key), Answer.json, params(at, path=path))
 
 
+def get_node(at: Target, key: str, path: str) -> Call[bytes]:
+    """The JSON text of one node of a document, token for token as it is stored."""
+    return Call("GET", key_path(key), lambda answer: answer.body, params(at, path=path))
+
+
 def exists(at: Target, key: str) -> Call[bool]:
     """Whether the key is there; raises nothing for a key that is not."""
     return Call("HEAD", key_path(key), lambda _: True, params(at), recover=_absent)
