@@ -78,9 +78,9 @@ def _tree(kind: type[KvfsError]) -> Iterator[type[KvfsError]]:
         yield from _tree(below)
 
 
-# Classes without a code of their own are there to be caught by, never raised.
+# Classes without a code of their own, and the root, are there to be caught by, never raised.
 _BY_CODE: Final = {
     kind.code: kind
     for kind in _tree(KvfsError)
-    if kind.__module__ == errors.__name__ and "code" in vars(kind)
+    if kind.__module__ == errors.__name__ and "code" in vars(kind) and kind is not KvfsError
 }

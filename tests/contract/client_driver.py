@@ -34,18 +34,16 @@ from tests.contract.driver import (
 from tests.contract.driver import Table as PastTable
 from tests.polling import eventually
 
-TIMEOUT_S = 40.0
-
 
 class Clients:
-    """A client of each kind for one server, and the event loop of the one that needs it."""
+    """A client of each kind for one server, with the same options; and an event loop for the one."""
 
-    def __init__(self, url: str) -> None:
-        self.blocking = Client(url, timeout_s=TIMEOUT_S, attempt_s=TIMEOUT_S)
+    def __init__(self, url: str, **options: Any) -> None:
+        self.blocking = Client(url, **options)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self.asynchronous = AsyncClient(url, timeout_s=TIMEOUT_S, attempt_s=TIMEOUT_S)
+        self.asynchronous = AsyncClient(url, **options)
 
     def table(self, db: str, name: str, *, awaited: bool) -> Table:
         """A store to call; one that is `awaited` is asked on the event loop, with the same methods."""
