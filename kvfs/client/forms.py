@@ -26,6 +26,7 @@ from kvfs.client.records import (
     Written,
 )
 from kvfs.model import NS, Entry
+from kvfs.valuetext import decoded
 
 Json = dict[str, Any]
 
@@ -36,9 +37,7 @@ def value(form: Json) -> bytes | None:
 
 
 def _decoded(text: str | None, encoding: str | None) -> bytes | None:
-    if text is None:
-        return None
-    return base64.b64decode(text) if encoding == "base64" else text.encode()
+    return None if text is None or encoding is None else decoded(text, encoding)
 
 
 # --- keys ----------------------------------------------------------------------------------------------

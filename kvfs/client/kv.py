@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -13,6 +12,7 @@ from kvfs.client.call import JSON, Answer, Body, Call, Pages, Params, Repeat, ke
 from kvfs.client.records import Item, JsonText, Page, Written
 from kvfs.errors import InvalidParameters, KeyExpired, KeyNotFound, KvfsError
 from kvfs.model import NS, Entry
+from kvfs.valuetext import encoded
 
 _PAGE_KEYS: Final = 1000
 _CREATING: Final = frozenset({"incr", "decr", "push"})
@@ -388,12 +388,8 @@ def _item(item: Item) -> dict[str, Any]:
 
 
 def _text(value: bytes | str) -> dict[str, str]:
-    if isinstance(value, str):
-        return {"value": value}
-    try:
-        return {"value": value.decode()}
-    except UnicodeDecodeError:
-        return {"value": base64.b64encode(value).decode(), "encoding": "base64"}
+    text, encoding = (value, "utf-8") if isinstance(value, str) else encoded(value)
+    return {"value": text, "encoding": encoding}
 
 
 def _absent(error: KvfsError) -> bool:

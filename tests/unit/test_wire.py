@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kvfs import errors
 from kvfs.listing import Page, Query
@@ -28,18 +24,6 @@ def said(reply: Reply) -> dict[str, object]:
 
 def fields(schema: schemas.Schema) -> set[str]:
     return set(schema["required"])
-
-
-@given(st.binary())
-def test_a_value_in_json_comes_back_as_it_was(value: bytes) -> None:
-    text, encoding = wire.encoded(value)
-    assert orjson.loads(orjson.dumps(text)) == text
-    assert value == (text.encode() if encoding == "utf-8" else base64.b64decode(text, validate=True))
-
-
-def test_only_what_is_no_utf_8_is_base64() -> None:
-    assert wire.encoded("né\0".encode()) == ("né\0", "utf-8")
-    assert wire.encoded(b"\xff") == ("/w==", "base64")
 
 
 def test_the_headers_of_a_value() -> None:

@@ -1,0 +1,5 @@
+"""`kvfs db`: the commands on databases."""
+
+from __future__ import annotations
+
+import click
