@@ -2,4 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
+
+from server.cli.lazy import Lazy, LazyGroup
+
+_WHOLE: Final = "server.cli.db_whole"
+_COMMANDS: Final = {
+    "create": Lazy(_WHOLE, "create", "Make a database."),
+    "list": Lazy(_WHOLE, "list", "List the databases of a server."),
+    "delete": Lazy(_WHOLE, "delete", "Delete a database."),
+    "maintenance": Lazy(_WHOLE, "maintenance", "Have the server look after a database."),
+}
+
+
+@click.group(cls=LazyGroup, lazy=_COMMANDS)
+def db() -> None:
+    """Make, query and look after databases. Exit codes are those of `kvfs kv`."""

@@ -38,7 +38,7 @@ def told() -> Iterator[None]:
     except KvfsError as error:
         click.echo(f"kvfs: {error.message} ({error.code})", err=True)
         raise SystemExit(code_of(error)) from error
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):
         raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:
         _leave_pipe()

@@ -28,9 +28,9 @@ from server.cli.store import Store, writing
 def edit(store: Store, out: Output, *, key: str) -> None:
     """Edit the value of KEY in $VISUAL, $EDITOR or vi, and write it back; prints the key's new etag.
 
-    It is written only if nobody else has changed it meanwhile. Else the difference is shown, and at a terminal
-    you may edit again, overwrite, or quit; what you wrote stays in a file. A TTL stays. A missing key begins
-    empty.
+    It is written only if nobody else has changed it meanwhile. Else the difference is shown, and at a
+    terminal you may edit again, overwrite, or quit; what you wrote stays in a file. A TTL stays. A missing
+    key begins empty.
     """
     entry = _entry(store, key)
     draft = _draft(key, _value(entry), entry)
@@ -76,9 +76,8 @@ def _draft(key: str, value: bytes, entry: Entry | None) -> Path:
     suffix = Path(key).suffix
     if not suffix and entry is not None:
         suffix = mimetypes.guess_extension(entry.content_type.partition(";")[0]) or ""
-    fd, path = tempfile.mkstemp(
-        suffix=suffix if suffix.isascii() and suffix.isprintable() else "", prefix="kvfs-"
-    )
+    plain = suffix.isascii() and suffix.isprintable()
+    fd, path = tempfile.mkstemp(suffix=suffix if plain else "", prefix="kvfs-")
     with open(fd, "wb") as file:
         file.write(value)
     return Path(path)
@@ -106,8 +105,8 @@ def _write(store: Store, key: str, value: bytes, entry: Entry | None) -> Written
 
 
 def _show_difference(theirs: bytes, mine: bytes) -> None:
-    lines = [value.decode(errors="replace").splitlines() for value in (theirs, mine)]
-    for line in difflib.unified_diff(*lines, "as it is now", "as you wrote it", lineterm=""):
+    old, new = (value.decode(errors="replace").splitlines() for value in (theirs, mine))
+    for line in difflib.unified_diff(old, new, "as it is now", "as you wrote it", lineterm=""):
         click.echo(escaped(line), err=True)
 
 

@@ -1,10 +1,9 @@
-"""Which store a command works on: through a server, or with `--local` straight on the files."""
+"""What a command works on: a server, or a store, through one or with `--local` straight on the files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Union
 
@@ -22,49 +21,70 @@ Store = Union["Table", "Local"]
 """What commands call: both have the same methods, with the same meaning."""
 
 Command = Callable[..., None]
-"""A function of a `Store`, an `Output` and its own parameters."""
+"""A function of a `Store` or a `Client`, an `Output`, and its own parameters by name."""
+
+_ATTEMPTS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where commands do their work."""
+def on_server(command: Command) -> Command:
+    """Make a function of a client a command: with the options, and with errors told by exit codes."""
 
-    url: str
-    token: str | None
-    timeout_s: float
-    local: bool
-    db: str
-    table: str | None
-    state_dir: str | None
+    @wraps(command)
+    def run(*, url: str, token: str | None, timeout: float, as_json: bool, **more: Any) -> None:
+        with exits.told(), _client(url, token, timeout) as client:
+            command(client, Output(as_json=as_json), **more)
 
-    @contextmanager
-    def client(self) -> Iterator[Client]:
-        """A client of the server."""
-        from kvfs.client import Client, Retries
-
-        with Client(
-            self.url, token=self.token, timeout_s=self.timeout_s, retries=Retries(attempts=3)
-        ) as client:
-            yield client
-
-    @contextmanager
-    def store(self, *, create: bool) -> Iterator[Store]:
-        """The store; `create`: writes make what is not there yet."""
-        if not self.local:
-            with self.client() as client:
-                yield client.table(self.db, self.table, create=create)
-            return
-        from server.cli import local
-
-        with local.opened(
-            self.db, self.table, create=create, timeout_s=self.timeout_s, state_dir=self.state_dir
-        ) as store:
-            yield store
+    return _server_options(run)
 
 
-def server_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Where the server is, and how it is asked."""
+def on_store(command: Command) -> Command:
+    """Make a function of a store a command: with the options, and with errors told by exit codes."""
+
+    @wraps(command)
+    def run(
+        *,
+        url: str,
+        token: str | None,
+        timeout: float,
+        as_json: bool,
+        local: bool,
+        db: str,
+        table: str | None,
+        state_dir: str | None,
+        create: bool = False,
+        **more: Any,
+    ) -> None:
+        with exits.told():
+            out = Output(as_json=as_json)
+            if not local:
+                with _client(url, token, timeout) as client:
+                    command(client.table(db, table, create=create), out, **more)
+                return
+            from server.cli.local import opened
+
+            with opened(db, table, create=create, timeout_s=timeout, state_dir=state_dir) as store:
+                command(store, out, **more)
+
+    return _store_options(_server_options(run))
+
+
+def writing(command: Command) -> Command:
+    """As `on_store`, for what may make a database: only with `--create`, so that a wrong name makes none."""
+    creating = click.option("--create", is_flag=True, help="Make the database if it is missing.")
+    return creating(on_store(command))
+
+
+@contextmanager
+def _client(url: str, token: str | None, timeout_s: float) -> Iterator[Client]:
+    from kvfs.client import Client, Retries
+
+    with Client(url, token=token, timeout_s=timeout_s, retries=Retries(_ATTEMPTS)) as client:
+        yield client
+
+
+def _server_options(command: Command) -> Command:
     for decorate in (
+        click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
         option(
             "--timeout",
             type=click.FloatRange(min=0, min_open=True),
@@ -78,11 +98,8 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def store_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Which store is meant."""
+def _store_options(command: Command) -> Command:
     for decorate in (
-        click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
-        server_options,
         option("--state-dir", type=click.Path(), help="With --local: where folders' op-logs lie."),
         click.option("--local", is_flag=True, help="Work on the files themselves; --db is a path then."),
         option("--table", "-t", help="The table, or the folder of a directory.  [default: kv_store]"),
@@ -90,36 +107,3 @@ def store_options(command: Callable[..., None]) -> Callable[..., None]:
     ):
         command = decorate(command)
     return command
-
-
-def on_store(command: Command) -> Callable[..., None]:
-    """Make a function of a store a command: with the options, and with errors told by exit codes."""
-    return _on_store(command, creating=False)
-
-
-def writing(command: Command) -> Callable[..., None]:
-    """As `on_store`, for what may make a database; only with `--create`, so that a wrong name makes none."""
-    decorate = click.option("--create", is_flag=True, help="Make the database if it is missing.")
-    return decorate(_on_store(command, creating=True))
-
-
-def _on_store(command: Command, *, creating: bool) -> Callable[..., None]:
-    @wraps(command)
-    def run(
-        *,
-        url: str,
-        token: str | None,
-        timeout: float,
-        local: bool,
-        db: str,
-        table: str | None,
-        state_dir: str | None,
-        as_json: bool,
-        create: bool = False,
-        **more: Any,
-    ) -> None:
-        place = Place(url, token, timeout, local, db, table, state_dir)
-        with exits.told(), place.store(create=create) as store:
-            command(store, Output(as_json=as_json), **more)
-
-    return store_options(run)
