@@ -8,9 +8,11 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Final, NamedTuple, TypeVar
 
-from kvfs import content_types, listing, timetravel
+from kvfs import content_types, feed, listing, timetravel
 from kvfs.config import Config
+from kvfs.cursor import Cursor
 from kvfs.errors import DeadlineExceeded, InvalidParameters, NotFound, Overloaded, PathConflict
+from kvfs.followers import Follower
 from kvfs.idempotency import fingerprint
 from kvfs.keys import check_key
 from kvfs.looking import Looking, noting
@@ -73,6 +75,11 @@ class Handle:
     def directory(self) -> bool:
         """Whether the keys are files in a folder."""
         return self._store.directory
+
+    @property
+    def table(self) -> str:
+        """The table's name, or the folder's."""
+        return self._store.name
 
     def owning(self, on_close: Callable[[], None]) -> Handle:
         """This handle, which from now on owns what `on_close` closes."""
@@ -295,9 +302,34 @@ class Handle:
                 return
             query = replace(query, after=page.last)
 
-    def cursor(self, seq: int) -> str:
-        """The change cursor of a place in this store's op-log; opaque."""
-        return f"{self._store.log_id()}.{seq}"
+    # --- following --------------------------------------------------------------------------------------
+
+    def place(self, since: Cursor | None = None, *, deadline: float | None = None) -> feed.Place:
+        """Where the log is to be read on: from `since`, or None: from now on; and from where it could be.
+
+        Raises `ChangeCursorExpired`.
+        """
+        return self._look(lambda reader: feed.place(reader, since), deadline)
+
+    def changes(self, query: feed.Query, *, deadline: float | None = None) -> feed.Page:
+        """A page of what changed; raises `ChangeCursorExpired`. It does not look for outside edits itself."""
+        page = self._look(lambda reader: feed.page(reader, query), deadline)
+        if page.unfinished and not page.has_more and not page.events:
+            # Whoever logged the rest is at it, or did not live to put it in place: the writer finds out.
+            self._settle(iter(()), deadline)
+            page = self._look(lambda reader: feed.page(reader, query), deadline)
+        return page
+
+    def follow(self, follower: Follower) -> Callable[[], None]:
+        """Tell somebody when something was committed; what is returned ends that.
+
+        What other programs commit nobody tells: a look at `place` now and then does.
+        """
+        return self._writer.followers.add(follower)
+
+    def replaced(self) -> bool:
+        """Whether another file or folder is now where this store was opened."""
+        return self._store.volume.replaced()
 
     # --- writing ----------------------------------------------------------------------------------------
 

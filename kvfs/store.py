@@ -129,6 +129,21 @@ class Reader(Log, Protocol):
     def tail(self) -> tuple[int, int]:
         """(seq, ts_ns) of the last op that shows in the entries; (0, 0) of an empty log."""
 
+    def log_id(self) -> str:
+        """The identity of the op-log; empty while there is none."""
+
+    def last_seq(self) -> int:
+        """The seq of the last op of the log, whether it shows in the entries yet or not."""
+
+    def pruned_seq(self) -> int:
+        """The highest seq that was pruned, 0 if none was; no op after it is missing."""
+
+    def span(self, *, after: int, through: int, start: str, end: str | None, limit: int) -> list[Op]:
+        """The first `limit` ops with seqs above `after` up to `through`, in order, without values.
+
+        Of keys from `start` on and before `end`.
+        """
+
     def history(self, key: str, *, above: int, below: int, limit: int, newest: bool) -> list[Op]:
         """Ops of a key with numbers between these two, the newest first or the oldest, without values."""
 
@@ -171,6 +186,18 @@ class EmptyReader:
 
     def tail(self) -> tuple[int, int]:
         return 0, 0
+
+    def log_id(self) -> str:
+        return ""
+
+    def last_seq(self) -> int:
+        return 0
+
+    def pruned_seq(self) -> int:
+        return 0
+
+    def span(self, *, after: int, through: int, start: str, end: str | None, limit: int) -> list[Op]:
+        return []
 
     def op(self, key: str, op_number: int) -> Op | None:
         return None
@@ -256,9 +283,6 @@ class Store(Protocol):
 
         `looked`: keys that the writer has just looked at; what it saw is true enough.
         """
-
-    def log_id(self) -> str:
-        """The identity of the op-log; empty while there is none."""
 
     def scan(self, prefix: str, now_ns: int, *, everything: bool = False) -> Iterator[str] | None:
         """Keys under a prefix that appeared or vanished behind the server's back, or may have been edited

@@ -94,7 +94,6 @@ class TableStore(SelfContained):
             f" WHERE {{range}} AND {_LIVE} ORDER BY key LIMIT :limit OFFSET :offset"
         )
         self.count_sql = f"SELECT count(*) FROM {table} WHERE {{range}} AND {_LIVE}"
-        self._log_id = ""
         # Whether a reader has found table and log.
         self._known = False
         # Whether they are there, as this batch found it, and the schema that it knows of: the writer's.
@@ -150,12 +149,6 @@ class TableStore(SelfContained):
                 yield _TableReader(self, self._log, connection, now_ns)
             else:
                 yield EmptyReader()
-
-    def log_id(self) -> str:
-        if not self._log_id:
-            with self._database.readers.borrow() as connection:
-                self._log_id = self._log.log_id(connection) or ""
-        return self._log_id
 
     def scan(self, prefix: str, now_ns: int, *, everything: bool = False) -> None:
         return None

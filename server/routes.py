@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from kvfs import feed
 from kvfs.listing import LIMIT_DEFAULT, LIMIT_MAX
-from server import batch, db, health, kv_read, kv_write, maintenance, schemas, time_travel
+from server import batch, changes, db, health, kv_read, kv_write, maintenance, schemas, sse, time_travel
 from server.errors import JSON
 from server.route import (
     AT_TIMESTAMP,
@@ -36,12 +37,18 @@ from server.route import (
     Handler,
     Kind,
     Param,
+    Place,
     Route,
 )
 from server.schemas import Schema
 
 _STORE: Final = (DB, TABLE, TIMEOUT)
 _CREATING: Final = (CREATE, AUTO_CREATE)
+_FOLLOWING: Final = (
+    Param("since", Kind.TEXT, "A cursor: only what changed after it. Without it: from now on."),
+    Param("prefix", Kind.TEXT, "Only keys that start so.", default=""),
+    Param("include_values", Kind.FLAG, "With values, up to 256 KiB each.", default=False),
+)
 _CONDITIONAL: Final = (IF_MATCH, IF_NONE_MATCH)
 
 # --- errors --------------------------------------------------------------------------------------------
@@ -411,6 +418,55 @@ ROUTES: Final[tuple[Route, ...]] = (
         errors=(*_WRITE_ERRORS, "TIME_TRAVEL_GAP"),
     ),
     Route(
+        "GET",
+        "/changes",
+        changes.changes,
+        name="changes",
+        tag="changes",
+        summary="What changed after a cursor, in order; waits for it if asked to",
+        params=(
+            *_STORE,
+            *_FOLLOWING,
+            Param(
+                "limit",
+                Kind.INTEGER,
+                f"The most events of a page; more than {feed.LIMIT_MAX} means {feed.LIMIT_MAX}.",
+                default=feed.LIMIT_DEFAULT,
+                minimum=1,
+            ),
+            Param(
+                "wait",
+                Kind.INTEGER,
+                f"How many seconds to wait while there is no event; more than {changes.WAIT_MAX_S} means "
+                f"{changes.WAIT_MAX_S}.",
+                default=0,
+                minimum=0,
+            ),
+        ),
+        answers=(Answer("The events; without `since` none, and the present cursor", schema=schemas.CHANGES),),
+        errors=(*_STORE_ERRORS, "CHANGE_CURSOR_EXPIRED"),
+    ),
+    Route(
+        "GET",
+        "/changes/stream",
+        changes.stream,
+        name="changes_stream",
+        tag="changes",
+        summary="What changes, as server-sent events: `ready`, `change`, `checkpoint`, `reset`, `end`",
+        params=(
+            *_STORE,
+            *_FOLLOWING,
+            Param(
+                "Last-Event-ID",
+                Kind.TEXT,
+                "The cursor to go on from, instead of `since`: what an EventSource sends by itself.",
+                place=Place.HEADER,
+            ),
+        ),
+        answers=(Answer("The stream; it has no end", media_type=sse.CONTENT_TYPE),),
+        errors=_STORE_ERRORS,
+    ),
+    Route(
         "POST",
         "/db/create",
         db.create_database,
@@ -488,8 +544,6 @@ ROUTES: Final[tuple[Route, ...]] = (
 )
 
 RESERVED: Final[tuple[tuple[str, str], ...]] = (
-    ("GET", "/changes"),
-    ("GET", "/changes/stream"),
     ("POST", "/db"),
     ("GET", "/query"),
     ("GET", "/history"),

@@ -126,9 +126,6 @@ class DirectoryStore:
         except IndexLost as exc:
             raise Unsettled from exc
 
-    def log_id(self) -> str:
-        return "" if self._folder is None else self._folder.state.log_id
-
     def scan(self, prefix: str, now_ns: int, *, everything: bool = False) -> Iterator[str] | None:
         folder = self._look()
         if folder is None:

@@ -32,6 +32,7 @@ _COMMANDS: Final = {
     "history": Lazy(_PAST, "history", "Show the operations of a key."),
     "snapshot": Lazy(_PAST, "snapshot", "Show keys as they were at a time."),
     "diff": Lazy(_PAST, "diff", "Show what changed between two times."),
+    "changes": Lazy("server.cli.kv_changes", "changes", "Show what changes, as it happens."),
     "rollback": Lazy(_PAST, "rollback", "Undo the last operations of a key."),
     "rollback-table": Lazy(_PAST, "rollback_table", "Make a table what it was at a time."),
 }

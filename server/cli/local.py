@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Final
 
-from kvfs import content_types, valueops
+from kvfs import content_types, cursor, feed, valueops
 from kvfs.client import records
 from kvfs.client.kv import json_bytes
 from kvfs.client.records import Item, Written
@@ -48,6 +48,7 @@ from kvfs.model import (
 from kvfs.paths import TABLE_DEFAULT
 
 _CHUNK_BYTES: Final = 1 << 16
+_LOOK_EVERY_S: Final = 0.5
 
 
 @contextmanager
@@ -121,7 +122,7 @@ class Local:
             last=page.last if page.has_more else None,
             next_offset=None,
             total=None,
-            cursor=self._handle.cursor(page.seq),
+            cursor=str(page.cursor),
         )
 
     # --- writing ----------------------------------------------------------------------------------------
@@ -250,6 +251,32 @@ class Local:
             deleted=tuple(each.key for each in outcome.results if each.removed),
         )
 
+    # --- following --------------------------------------------------------------------------------------
+
+    def changes(
+        self, since: str | None = None, *, prefix: str = "", limit: int = 100, values: bool = False
+    ) -> records.Changes:
+        if self._handle.directory:
+            self._handle.settle_all(deadline=self._deadline)
+        if since is None:
+            place = self._handle.place(deadline=self._deadline)
+            return records.Changes((), str(place.cursor), str(place.oldest), has_more=False)
+        query = feed.Query(cursor.parse(since), prefix, limit, values)
+        page = self._handle.changes(query, deadline=self._deadline)
+        events = tuple(map(_event, page.events))
+        return records.Changes(events, str(page.next), str(page.oldest), page.has_more)
+
+    def follow(
+        self, since: str | None = None, *, prefix: str = "", values: bool = False
+    ) -> Iterator[records.Event]:
+        while True:
+            page = self.changes(since, prefix=prefix, limit=feed.LIMIT_MAX, values=values)
+            yield from page.events
+            since = page.cursor
+            if not page.has_more:
+                # Other programs write to the files as well, and none of them would tell.
+                time.sleep(_LOOK_EVERY_S)
+
     # --- parts ------------------------------------------------------------------------------------------
 
     @property
@@ -333,6 +360,23 @@ def _operation(op: Op, before: Entry | None) -> records.Operation:
         ts_ms=op.ts_ns // NS_PER_MS,
         ttl_s=op.ttl_s,
         gap=not op.recorded,
+    )
+
+
+def _event(event: feed.Event) -> records.Event:
+    op, entry = event.op, event.op.entry
+    return records.Event(
+        seq=op.seq,
+        cursor=str(event.cursor),
+        key=op.key,
+        kind=event.kind,
+        op_number=op.op_number,
+        origin=op.origin,
+        ts_ms=op.ts_ns // NS_PER_MS,
+        expire_s=None if entry is None or entry.expire_ns is None else entry.expire_ns // NS,
+        value=event.value,
+        content_type=None if entry is None else entry.content_type,
+        omitted=event.omitted,
     )
 
 
