@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ Json = dict[str, Any]
 
 _SHORT: Final = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _TABLE_ROWS: Final = 500
-_PREVIEW_CHARACTERS: Final = 200
+_PREVIEW_CHARACTERS: Final = 500
 _NAMED: Final = 10
 
 
@@ -80,20 +81,16 @@ class Output:
                 self.line("\t".join(escaped(text(field)) for field in fields))
 
     def _show(self, columns: Sequence[str], rows: Iterator[Sequence[object]]) -> None:
-        # Some rows at a time: the first are there soon, and a long list fits into memory.
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
+        from server.cli import tables
 
-        console = Console(highlight=False)
+        room = shutil.get_terminal_size().columns
+        # Some rows at a time: the first are there soon, and a list of any length fits into memory.
         while chunk := [*islice(rows, _TABLE_ROWS)]:
-            table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-            for name in columns:
-                table.add_column(Text(name), overflow="ellipsis", no_wrap=True)
-            for fields in chunk:
-                table.add_row(*(Text(escaped(text(field))[:_PREVIEW_CHARACTERS]) for field in fields))
-            console.print(table)
+            shown = [[escaped(text(field)[:_PREVIEW_CHARACTERS]) for field in fields] for fields in chunk]
+            heading, *lines = tables.lines(columns, shown, room)
+            self.line(click.style(heading, bold=True))
+            for line in lines:
+                self.line(line)
 
 
 # --- as text -------------------------------------------------------------------------------------------
