@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
-import select
-import struct
 import subprocess
 import sys
-import termios
-import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tests.serving import ROOT
+from tests.terminal import Terminal
 
 WAIT_S = 60.0
 COMMAND = [sys.executable, "-m", "server"]
@@ -51,7 +45,7 @@ class Kvfs:
             for name, value in os.environ.items()
             if not name.startswith("KVFS_") and name not in ("VISUAL", "EDITOR", "COLUMNS", "NO_COLOR")
         }
-        return {**inherited, "PYTHONPATH": str(ROOT), "TERM": "xterm", **self.variables}
+        return {**inherited, "PYTHONPATH": str(ROOT), **self.variables}
 
     def command(self, *arguments: object) -> list[str]:
         return [*COMMAND, *map(str, arguments), *self.arguments]
@@ -68,39 +62,13 @@ class Kvfs:
         return Ended(done.returncode, done.stdout, done.stderr.decode())
 
     def at_terminal(
-        self, *arguments: object, keys: bytes = b"", columns: int = 80, **variables: str
+        self, *arguments: object, asked: str = "", keys: bytes = b"", columns: int = 80, **variables: str
     ) -> tuple[int, str]:
-        """(exit code, what was on the screen) of a command at a terminal where these keys are pressed."""
-        ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        process = subprocess.Popen(
-            # In a session that the terminal controls: so Ctrl-C is a signal.
-            ["setsid", "--ctty", *self.command(*arguments)],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env={**self.environment, **variables},
-        )
-        os.close(theirs)
-        try:
-            os.write(ours, keys)
-            shown = _screen(ours)
-            return process.wait(WAIT_S), shown.decode().replace("\r\n", "\n")
-        finally:
-            process.kill()
-            process.wait()
-            os.close(ours)
-
-
-def _screen(fd: int) -> bytes:
-    """All that is shown until the other side is closed."""
-    shown = b""
-    deadline = time.monotonic() + WAIT_S
-    with suppress(OSError):
-        while time.monotonic() < deadline:
-            if select.select([fd], [], [], 0.1)[0]:
-                chunk = os.read(fd, 65536)
-                if not chunk:
-                    break
-                shown += chunk
-    return shown
+        """(exit code, screen) of a command at a terminal, where these keys are pressed when this is asked."""
+        environment = {**self.environment, **variables}
+        command = self.command(*arguments)
+        with Terminal(*command, cwd=ROOT, env=environment, columns=columns) as terminal:
+            if keys:
+                terminal.shows(asked.encode())
+                terminal.press(keys)
+            return terminal.code(), terminal.screen

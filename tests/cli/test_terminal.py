@@ -69,7 +69,7 @@ def test_a_rollback_of_a_table_asks(over_server: Kvfs, keys: bytes, left: list[s
     over_server("kv", "set", "a", "1", "--create")
     before = str(time.time())
     over_server("kv", "set", "b", "1")
-    code, shown = over_server.at_terminal("kv", "rollback-table", before, keys=keys)
+    code, shown = over_server.at_terminal("kv", "rollback-table", before, asked="[y/N]", keys=keys)
     assert "deleted" in plain(shown)
     assert "Change 1 keys?" in plain(shown)
     assert over_server("kv", "list").lines == left
@@ -134,7 +134,9 @@ def test_edit_asks_what_to_do_about_a_conflict(
     over_server("kv", "set", "k", "base", "--create")
     theirs = " ".join(over_server.command("kv", "set", "k", "theirs"))
     script = f'if [ "$(cat $1)" = mine ]; then printf again > $1; else {theirs}; printf mine > $1; fi'
-    ended, shown = over_server.at_terminal("kv", "edit", "k", keys=keys, EDITOR=editor(tmp_path, script))
+    ended, shown = over_server.at_terminal(
+        "kv", "edit", "k", asked="[edit]", keys=keys, EDITOR=editor(tmp_path, script)
+    )
     assert "-theirs\n+mine\n" in shown
     assert ended == code
     assert over_server("kv", "get", "k").out == value
