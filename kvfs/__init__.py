@@ -21,8 +21,10 @@ from kvfs.errors import KvfsError
 
 if TYPE_CHECKING:
     from kvfs.config import Config
+    from kvfs.cursor import Cursor
     from kvfs.engine import Engine
     from kvfs.engine import open_store as open
+    from kvfs.feed import Changes, ChangesQuery, Place
     from kvfs.handle import Handle
     from kvfs.listing import Page, Query
     from kvfs.model import Entry, FileValue, Op, Outcome, Set, WriteResult
@@ -33,7 +35,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Changes",
+    "ChangesQuery",
     "Config",
+    "Cursor",
     "Diff",
     "Engine",
     "Entry",
@@ -47,6 +52,7 @@ __all__ = [
     "PastEntries",
     "PastKeys",
     "Pending",
+    "Place",
     "Query",
     "Rebuilt",
     "Set",
@@ -56,7 +62,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Changes": "feed",
+    "ChangesQuery": "feed",
     "Config": "config",
+    "Cursor": "cursor",
     "Diff": "timetravel",
     "Engine": "engine",
     "Entry": "model",
@@ -69,6 +78,7 @@ _HOMES = {
     "PastEntries": "timetravel",
     "PastKeys": "timetravel",
     "Pending": "pending",
+    "Place": "feed",
     "Query": "listing",
     "Rebuilt": "status",
     "Set": "model",

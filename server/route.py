@@ -1,4 +1,4 @@
-"""What a route is made of: parameters, bodies, answers; and the parameters that many routes share."""
+"""What a route is made of: parameters, bodies, answers; and the parameters and errors that many share."""
 
 from __future__ import annotations
 
@@ -147,3 +147,24 @@ IDEMPOTENCY_KEY: Final = Param(
     "1 to 255 visible ASCII characters: the write happens once, however often it is sent, for 24 hours.",
     place=Place.HEADER,
 )
+
+# --- errors --------------------------------------------------------------------------------------------
+
+ALWAYS: Final = (
+    "INVALID_PARAMETERS",
+    "UNAUTHORIZED",
+    "FORBIDDEN",
+    "INTERNAL_ERROR",
+    "DEADLINE_EXCEEDED",
+    "OVERLOADED",
+)
+"""What any request may be answered with."""
+FINDING: Final = (
+    "INVALID_DB_PATH",
+    "INVALID_SQLITE_HEADER",
+    "PATH_IS_DIRECTORY",
+    "DATABASE_NOT_FOUND",
+    "DATABASE_ERROR",
+    "FILE_SYSTEM_ERROR",
+)
+"""What any request may be answered with that names a database."""

@@ -15,10 +15,12 @@ from kvfs.listing import LIMIT_DEFAULT, LIMIT_MAX
 from server import batch, changes, db, health, kv_read, kv_write, maintenance, schemas, sse, time_travel
 from server.errors import JSON
 from server.route import (
+    ALWAYS,
     AT_TIMESTAMP,
     AUTO_CREATE,
     CREATE,
     DB,
+    FINDING,
     HISTORY,
     IDEMPOTENCY_KEY,
     IF_MATCH,
@@ -41,6 +43,7 @@ from server.route import (
     Route,
 )
 from server.schemas import Schema
+from server.sql_routes import SQL_ROUTES
 
 _STORE: Final = (DB, TABLE, TIMEOUT)
 _CREATING: Final = (CREATE, AUTO_CREATE)
@@ -53,23 +56,7 @@ _CONDITIONAL: Final = (IF_MATCH, IF_NONE_MATCH)
 
 # --- errors --------------------------------------------------------------------------------------------
 
-_ALWAYS: Final = (
-    "INVALID_PARAMETERS",
-    "UNAUTHORIZED",
-    "FORBIDDEN",
-    "INTERNAL_ERROR",
-    "DEADLINE_EXCEEDED",
-    "OVERLOADED",
-)
-_FINDING: Final = (
-    "INVALID_DB_PATH",
-    "INVALID_SQLITE_HEADER",
-    "PATH_IS_DIRECTORY",
-    "DATABASE_NOT_FOUND",
-    "DATABASE_ERROR",
-    "FILE_SYSTEM_ERROR",
-)
-_STORE_ERRORS: Final = (*_ALWAYS, *_FINDING, "PATH_CONFLICT", "PAYLOAD_TOO_LARGE")
+_STORE_ERRORS: Final = (*ALWAYS, *FINDING, "PATH_CONFLICT", "PAYLOAD_TOO_LARGE")
 _MISSING: Final = ("KEY_NOT_FOUND", "KEY_EXPIRED")
 _WRITE_ERRORS: Final = (*_STORE_ERRORS, "CAS_MISMATCH", "IDEMPOTENCY_KEY_MISMATCH", "STORAGE_FULL")
 
@@ -480,7 +467,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             TIMEOUT,
         ),
         answers=(Answer("It is there", schema=schemas.DB_CREATED),),
-        errors=(*_ALWAYS, *_FINDING, "PATH_CONFLICT", "STORAGE_FULL"),
+        errors=(*ALWAYS, *FINDING, "PATH_CONFLICT", "STORAGE_FULL"),
     ),
     Route(
         "GET",
@@ -491,7 +478,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="List the databases in the data dir",
         params=(TIMEOUT,),
         answers=(Answer("The databases", schema=schemas.DB_LIST),),
-        errors=(*_ALWAYS, "FILE_SYSTEM_ERROR"),
+        errors=(*ALWAYS, "FILE_SYSTEM_ERROR"),
     ),
     Route(
         "DELETE",
@@ -502,15 +489,16 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="Delete a database file and its side files",
         params=(DB, Param("confirm", Kind.TEXT, "Must be `yes`.", required=True), TIMEOUT),
         answers=(Answer("Deleted", schema=schemas.DB_DELETED),),
-        errors=(*_ALWAYS, *_FINDING),
+        errors=(*ALWAYS, *FINDING),
     ),
+    *SQL_ROUTES,
     Route(
         "POST",
         "/maintenance",
         maintenance.maintenance,
         name="maintenance",
         tag="databases",
-        summary="Look after a store: `rebuild` makes a folder's index anew from its files",
+        summary="Check, shrink, copy or restore a database; prune a history; rebuild a folder's index",
         params=_STORE,
         body=BodySpec(JSON, "What to do.", schemas.MAINTENANCE_BODY),
         answers=(Answer("Done", schema=schemas.MAINTENANCE),),
@@ -528,7 +516,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             Answer("It can", schema=schemas.HEALTH),
             Answer("A store cannot be served", status=503, schema=schemas.HEALTH),
         ),
-        errors=_ALWAYS,
+        errors=ALWAYS,
     ),
     Route(
         "GET",
@@ -539,15 +527,6 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="What is open, and how it fares",
         params=(TIMEOUT,),
         answers=(Answer("What is open", schema=schemas.CACHE),),
-        errors=_ALWAYS,
+        errors=ALWAYS,
     ),
 )
-
-RESERVED: Final[tuple[tuple[str, str], ...]] = (
-    ("POST", "/db"),
-    ("GET", "/query"),
-    ("GET", "/history"),
-    ("GET", "/history/stats"),
-    ("DELETE", "/history"),
-)
-"""What the API has and this server not yet: no route, and no key either."""

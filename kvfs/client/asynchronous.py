@@ -214,6 +214,9 @@ class AsyncTable(_Caller):
     follow = _each(past.follow)
 
     maintain = _soon(db.maintain)
+    prune = _soon(db.prune)
+    retention = _soon(db.retention)
+    set_retention = _soon(db.set_retention)
 
     @asynccontextmanager
     async def stream(self, key: str) -> AsyncIterator[tuple[Entry, AsyncIterator[bytes]]]:

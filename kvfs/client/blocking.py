@@ -211,6 +211,9 @@ class Table(_Caller):
     follow = _each(past.follow)
 
     maintain = _now(db.maintain)
+    prune = _now(db.prune)
+    retention = _now(db.retention)
+    set_retention = _now(db.set_retention)
 
     @contextmanager
     def stream(self, key: str) -> Iterator[tuple[Entry, Iterator[bytes]]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, Final, TypeVar
 
 from kvfs.client import forms
 from kvfs.client.call import JSON, Answer, Call, Repeat
 from kvfs.client.errors import TransactionFailed
-from kvfs.client.kv import Target, json_bytes, params
+from kvfs.client.kv import Target, instant, json_bytes, params
 from kvfs.client.records import (
     Affected,
     Created,
@@ -24,6 +25,8 @@ from kvfs.client.records import (
     Undone,
     Values,
 )
+from kvfs.model import UNCHANGED, Retention, Unchanged
+from kvfs.status import Pruned
 
 T = TypeVar("T")
 
@@ -61,8 +64,44 @@ def delete(at: Target) -> Call[Deleted]:
 
 def maintain(at: Target, /, op: str, **options: object) -> Call[dict[str, Any]]:
     """Have the server look after the store: `op` is one of those that `POST /maintenance` has."""
-    body = json_bytes({"op": op, **options})
-    return Call("POST", "/maintenance", forms.form, params(at), _JSON_BODY, body, Repeat.UNSENT, patient=True)
+    return _maintain(at, op, options, forms.form)
+
+
+def prune(at: Target, *, before_ns: int | None = None, keep_last: int | None = None) -> Call[Pruned]:
+    """Remove old operations for good. What the key was at `before_ns` and later stays known, and its last
+    `keep_last` operations stay, by whichever rule. Raises `InvalidParameters`.
+    """
+    before = None if before_ns is None else instant(before_ns)
+    given = {"before": before, "keep_last": keep_last}
+    options = {name: each for name, each in given.items() if each is not None}
+
+    def pruned(answer: Answer) -> Pruned:
+        form = answer.json()
+        return Pruned(**{each.name: form[each.name] for each in fields(Pruned)})
+
+    return _maintain(at, "history_prune", options, pruned)
+
+
+def retention(at: Target) -> Call[Retention]:
+    """What the store keeps of its past by itself."""
+    return set_retention(at)
+
+
+def set_retention(
+    at: Target,
+    *,
+    keep_last: int | Unchanged | None = UNCHANGED,
+    max_age_s: int | Unchanged | None = UNCHANGED,
+) -> Call[Retention]:
+    """Change what the store keeps of its past by itself; what that is then. None keeps all."""
+    given = {"keep_last": keep_last, "max_age_s": max_age_s}
+    changes = {name: each for name, each in given.items() if each is not UNCHANGED}
+
+    def kept(answer: Answer) -> Retention:
+        form = answer.json()
+        return Retention(form["keep_last"], form["max_age_s"])
+
+    return _maintain(at, "retention", changes, kept)
 
 
 # --- SQL -----------------------------------------------------------------------------------------------
@@ -99,13 +138,17 @@ def query(at: Target, sql: str, values: Values = ()) -> Call[Rows]:
 
 
 def select(at: Target, sql: str) -> Call[Rows]:
-    """The rows of one SELECT, on a connection that cannot write. Raises `InvalidParameters`."""
+    """The rows of one SELECT, on a connection that cannot write. Raises `InvalidParameters`.
+
+    Columns of one name have one value here, the last; `query` has them all.
+    """
     encoded = base64.urlsafe_b64encode(sql.encode()).decode()
 
     def rows(answer: Answer) -> Rows:
         form = answer.json()
-        found = tuple(tuple(map(_value, row.values())) for row in form["resultSet"])
-        return Rows(tuple(form["columns"]), found, form["truncated"])
+        columns = tuple(form["columns"])
+        found = tuple(tuple(_value(row[column]) for column in columns) for row in form["resultSet"])
+        return Rows(columns, found, form["truncated"])
 
     return Call("GET", "/query", rows, {"db": at.db, "sql": encoded}, patient=True)
 
@@ -131,6 +174,11 @@ def clear_sql_history(at: Target) -> Call[int]:
 
 
 # --- parts ---------------------------------------------------------------------------------------------
+
+
+def _maintain(at: Target, op: str, options: Mapping[str, object], parse: Callable[[Answer], T]) -> Call[T]:
+    body = json_bytes({"op": op, **options})
+    return Call("POST", "/maintenance", parse, params(at), _JSON_BODY, body, Repeat.UNSENT, patient=True)
 
 
 def _sql(at: Target, body: bytes, parse: Callable[[Answer], T]) -> Call[T]:
@@ -168,7 +216,7 @@ def _results(answer: Answer) -> tuple[Result, ...]:
     form = answer.json()
     if "results" not in form:
         # Of a transaction that SQLite refused the request was understood: the status is 200.
-        raise TransactionFailed(form["error"], index=form["reqIdx"])
+        raise TransactionFailed(form["error"], index=form["reqIdx"], batch_index=form.get("batchIdx"))
     return tuple(_result(each) for each in form["results"])
 
 

@@ -5,7 +5,8 @@ KvfsError
 ├── NoAnswer            NO_ANSWER       no answer, or half of one; a write may have happened
 ├── BadRequest
 │   └── InvalidParameters
-│       └── TransactionFailed   INVALID_PARAMETERS  SQL failed, and the whole transaction is undone
+│       └── SqlError
+│           └── TransactionFailed   INVALID_PARAMETERS  SQL failed, and the whole transaction is undone
 └── UnexpectedAnswer    of the answer   an error with a code that this client does not know, or none at all
 """
 
@@ -16,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from kvfs import errors
-from kvfs.errors import InvalidParameters, KvfsError
+from kvfs.errors import KvfsError, SqlError
 
 _NOT_DETAILS: Final = frozenset({"code", "message", "statusCode", "error"})
 
@@ -33,11 +34,11 @@ class NoAnswer(KvfsError):
     code = "NO_ANSWER"
 
 
-class TransactionFailed(InvalidParameters):
+class TransactionFailed(SqlError):
     """The SQL of one item failed, and all of the transaction is undone; `index` is which, from 0."""
 
-    def __init__(self, message: str, *, index: int) -> None:
-        super().__init__(message, index=index)
+    def __init__(self, message: str, *, index: int, batch_index: int | None = None) -> None:
+        super().__init__(message, batch_index=batch_index)
         self.index = index
 
 

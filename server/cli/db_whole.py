@@ -59,11 +59,7 @@ def maintenance(
 ) -> None:
     """Have the server do OP to a database, and print what came of it. OPTIONS are NAME=VALUE."""
     given = dict(map(_option, options))
-    told = client.table(db, table).maintain(op, **given)
-    if out.as_json:
-        out.json(told)
-    else:
-        out.table(("name", "value"), ((each, {}) for each in told.items()))
+    out.facts(client.table(db, table).maintain(op, **given))
 
 
 def _option(text: str) -> tuple[str, object]:

@@ -261,7 +261,7 @@ class Local:
         if since is None:
             place = self._handle.place(deadline=self._deadline)
             return records.Changes((), str(place.cursor), str(place.oldest), has_more=False)
-        query = feed.Query(cursor.parse(since), prefix, limit, values)
+        query = feed.ChangesQuery(cursor.parse(since), prefix, limit, values)
         page = self._handle.changes(query, deadline=self._deadline)
         events = tuple(map(_event, page.events))
         return records.Changes(events, str(page.next), str(page.oldest), page.has_more)

@@ -64,6 +64,13 @@ class Output:
         else:
             self.line(text)
 
+    def facts(self, form: Json) -> None:
+        """Several facts, a line each with its name, or as JSON."""
+        if self.as_json:
+            self.json(form)
+        else:
+            self.table(("name", "value"), ((fact, {}) for fact in form.items()))
+
     def items(self, items: Iterable[str], *, end: str = "\n") -> None:
         """Items as they are, a line each; on a terminal without what would move the cursor."""
         for item in items:

@@ -24,6 +24,7 @@ from tests.contract.driver import (
     Listed,
     Page,
     PastPage,
+    Pruned,
     Reverted,
     StoreError,
     Told,
@@ -341,6 +342,19 @@ class ClientDriver(Driver):
     def batch_delete(self, keys: Sequence[str], *, idempotency_key: str | None = None) -> int:
         with _told():
             return self._table.delete_many(keys, idempotency_key=idempotency_key)
+
+    def prune(self, *, before_ns: int | None = None, keep_last: int | None = None) -> Pruned:
+        with _told():
+            pruned = self._table.prune(before_ns=before_ns, keep_last=keep_last)
+        return Pruned(pruned.removed, pruned.keys, pruned.stopped_by is None)
+
+    def retention(self) -> dict[str, int | None]:
+        with _told():
+            return self._table.retention()._asdict()
+
+    def set_retention(self, **changes: int | None) -> dict[str, int | None]:
+        with _told():
+            return self._table.set_retention(**changes)._asdict()
 
     # --- around it ---------------------------------------------------------------------------------------
 
