@@ -236,7 +236,7 @@ def _logged(form: forms.Json) -> Logged:
     return Logged(
         form["id"],
         form["sql"],
-        form["timestamp"],
+        form["timestamp_ms"],
         form["duration_ms"],
         form["rows_affected"],
         form.get("error"),

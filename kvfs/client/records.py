@@ -270,7 +270,7 @@ class Logged(NamedTuple):
 
     id: int
     sql: str
-    timestamp_s: float
+    ts_ms: int
     duration_ms: float
     rows_affected: int | None
     error: str | None

@@ -43,13 +43,24 @@ def shell(client: Client, out: Output, *, db: str, create: bool) -> None:
             typed = ""
             click.echo()
             continue
-        if sqlite3.complete_statement(typed):
-            _run(database, out, typed, going_on=asking)
-            typed = ""
+        statements, typed = split(typed)
+        for statement in statements:
+            _run(database, out, statement, going_on=asking)
     if asking:
         click.echo()
     elif typed.strip():
-        _run(database, out, typed, going_on=False)
+        _run(database, out, typed.strip(), going_on=False)
+
+
+def split(typed: str) -> tuple[list[str], str]:
+    """The statements that are complete, and what is left."""
+    statements = []
+    start = end = 0
+    while (end := typed.find(";", end) + 1) > 0:
+        if sqlite3.complete_statement(typed[start:end]):
+            statements.append(typed[start:end].strip())
+            start = end
+    return statements, typed[start:].lstrip()
 
 
 def _line(asking: bool, *, more: bool) -> str:
@@ -62,8 +73,6 @@ def _line(asking: bool, *, more: bool) -> str:
 
 
 def _run(database: Database, out: Output, sql: str, *, going_on: bool) -> None:
-    if not sql.strip():
-        return
     try:
         rows = database.query(sql)
     except KvfsError as error:

@@ -10,7 +10,7 @@ import click
 
 from kvfs.client import Client
 from kvfs.client.records import Rows, SqlValue
-from kvfs.model import NS
+from kvfs.model import NS_PER_MS
 from server.cli.options import option
 from server.cli.output import Json, Output, moment, value_form
 from server.cli.store import on_server
@@ -66,7 +66,7 @@ def history(client: Client, out: Output, *, limit: int, clear: bool, db: str) ->
         (
             (
                 each.id,
-                moment(int(each.timestamp_s * NS)),
+                moment(each.ts_ms * NS_PER_MS),
                 f"{each.duration_ms:.1f}",
                 each.rows_affected,
                 each.error or "ok",

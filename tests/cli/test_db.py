@@ -42,3 +42,39 @@ def test_a_folder_is_looked_after(kvfs: Kvfs, tmp_path: Path) -> None:
     assert (told["op"], told["keys"]) == ("rebuild", "1")
     assert kvfs("db", "maintenance", "nonsense", "-d", path, "-t", "site").code == 2
     assert kvfs("db", "maintenance", "rebuild", "nonsense", "-d", path).code == 2
+
+
+def test_sql_is_run_and_answered(kvfs: Kvfs, tmp_path: Path) -> None:
+    sql = Kvfs(variables={**kvfs.variables, "KVFS_DB": str(tmp_path / "sql.db")})
+    assert sql("db", "exec", "CREATE TABLE t (a, b)").code == 1
+    assert sql("db", "exec", "CREATE TABLE t (a, b)", "--create").lines == ["0"]
+    assert sql("db", "exec", "INSERT INTO t VALUES (?, ?), (null, x'ff')", "7", "a\tb").lines == ["2"]
+    assert sql("db", "query", "SELECT * FROM t").lines == ["7\ta\\tb", "\tbase64:/w=="]
+    assert sql("db", "query", "SELECT typeof(a) FROM t WHERE a = ?", "7").lines == ["integer"]
+    assert [
+        json.loads(line) for line in sql("db", "query", "-", "--json", stdin=b"SELECT * FROM t").lines
+    ] == [
+        {"a": 7, "b": "a\tb"},
+        {"a": None, "b": "/w==", "b_encoding": "base64"},
+    ]
+    for arguments in (("query", "DELETE FROM t"), ("exec", "nonsense"), ("query", "SELECT *")):
+        assert sql("db", *arguments).code == 2
+    newest = sql("db", "history", "-n", "1").lines[0].split("\t")
+    assert newest[4:] == ["no tables specified", "SELECT *"]
+    assert dict(line.split("\t") for line in sql("db", "stats").lines)["error_entries"] == "2"
+    assert sql("db", "history", "--clear").code == 0
+    assert sql("db", "history").lines == []
+
+
+def test_a_shell_runs_what_is_typed(kvfs: Kvfs, tmp_path: Path) -> None:
+    sql = Kvfs(variables={**kvfs.variables, "KVFS_DB": str(tmp_path / "sql.db")})
+    typed = b"CREATE TABLE t (a);\nINSERT INTO t\nVALUES (7); -- not; this\nSELECT a FROM t"
+    piped = sql("db", "shell", "--create", stdin=typed)
+    assert piped.lines == ["7"]
+    wrong = sql("db", "shell", stdin=b"nonsense;\nDELETE FROM t;\n")
+    assert (wrong.code, wrong.out) == (2, b"")
+    code, shown = sql.at_terminal("db", "shell", asked="kvfs> ", keys=b"nonsense;\nSELECT a\nFROM t;\n\x04")
+    assert code == 0
+    assert "syntax error" in shown
+    assert shown.count("  ...> ") == 1
+    assert "7" in shown.splitlines()
