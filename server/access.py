@@ -13,9 +13,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from kvfs.errors import InvalidDbPath
+from kvfs.errors import Forbidden, InvalidDbPath
 from kvfs.paths import TABLE_DEFAULT, Paths
-from server.errors import Forbidden
 from server.params import Params
 
 

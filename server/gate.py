@@ -8,11 +8,10 @@ from typing import Final
 
 from multidict import istr
 
-from kvfs.errors import InvalidDbPath, KvfsError
+from kvfs.errors import InvalidDbPath, KvfsError, Unauthorized
 from kvfs.paths import Paths
 from server import links
 from server.access import Permit, Scope
-from server.errors import Unauthorized
 from server.params import Params
 from server.request import Headers
 from server.route import Route

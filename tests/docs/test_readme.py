@@ -51,14 +51,20 @@ def tokens(markdown: str, home: Path) -> tuple[str, ...]:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(
-    "document", ["README.md", "docs/changes.md", "docs/sql.md", "docs/time-travel.md", "docs/tokens.md"]
+    "document",
+    ["README.md", "docs/changes.md", "docs/cli.md", "docs/sql.md", "docs/time-travel.md", "docs/tokens.md"],
 )
 def test_a_tour_does_what_it_says(tmp_path: Path, document: str) -> None:
     shutil.copytree(ROOT / "fixtures", tmp_path / "fixtures")
     markdown = (ROOT / document).read_text()
     tour = steps(markdown)
     assert len(tour) > 10
+    kvfs = tmp_path / "bin/kvfs"
+    kvfs.parent.mkdir()
+    kvfs.write_text(f'#!/bin/sh\nexec {sys.executable} -m server "$@"\n')
+    kvfs.chmod(0o755)
     with ServerProcess(
         tmp_path, "--data-dir", str(tmp_path / "kvfs-data"), *tokens(markdown, tmp_path)
     ) as server:
@@ -66,16 +72,21 @@ def test_a_tour_does_what_it_says(tmp_path: Path, document: str) -> None:
         for text, here in (
             ("http://127.0.0.1:8080", f"http://{server.host}:{server.port}"),
             ("curl ", "curl --silent "),
-            (".venv/bin/kvfs ", f"{sys.executable} -m server "),
+            (".venv/bin/kvfs ", "kvfs "),
         ):
             script = script.replace(text, here)
         done = subprocess.run(
-            ["bash", "-c", script],
+            ["bash", "-c", f"exec 2>&1\n{script}"],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={
+                **os.environ,
+                "PATH": f"{kvfs.parent}:{os.environ['PATH']}",
+                "PYTHONPATH": str(ROOT),
+                "KVFS_URL": f"http://{server.host}:{server.port}",
+            },
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=200,
             check=False,
         )
     printed = done.stdout.split(f"\n{MARK}\n")

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvfs.errors import Forbidden
 from kvfs.paths import Paths
 from server import links, tokens
 from server.access import Grant, Need, Permit, Scope
-from server.errors import Forbidden
 from server.params import Params
 from server.tokens import Token
 
