@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from kvfs.feed import Changes, ChangesQuery, Place
     from kvfs.handle import Handle
     from kvfs.listing import Page, Query
-    from kvfs.model import Entry, FileValue, Op, Outcome, Set, WriteResult
+    from kvfs.model import Entry, FileValue, Op, Outcome, Retention, Set, WriteResult
     from kvfs.pending import Pending
-    from kvfs.status import Rebuilt
+    from kvfs.status import Pruned, Rebuilt
     from kvfs.timetravel import Diff, History, PastEntries, PastKeys
 
 __version__ = "0.1.0"
@@ -53,8 +53,10 @@ __all__ = [
     "PastKeys",
     "Pending",
     "Place",
+    "Pruned",
     "Query",
     "Rebuilt",
+    "Retention",
     "Set",
     "WriteResult",
     "errors",
@@ -79,8 +81,10 @@ _HOMES = {
     "PastKeys": "timetravel",
     "Pending": "pending",
     "Place": "feed",
+    "Pruned": "status",
     "Query": "listing",
     "Rebuilt": "status",
+    "Retention": "model",
     "Set": "model",
     "WriteResult": "model",
     "open": "engine",
