@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from kvfs.config import Config
-from kvfs.engine import Opened
 from kvfs.model import Entry, FileValue, KeyState, Op, OpType, Value, value_bytes
+from kvfs.openers import Opened
 from kvfs.paths import Location
 from kvfs.retention import Standing
 from kvfs.sqlite import Space
