@@ -87,6 +87,11 @@ class Route:
     body: BodySpec | None = None
     at_root: bool = False
 
+    @property
+    def whole_path(self) -> str:
+        """The path from the root."""
+        return self.path if self.at_root else BASE + self.path
+
 
 # --- parameters ----------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ class Router:
         # By method: whole paths below /kv/ that are no keys.
         self._words: dict[str, dict[str, Route | None]] = {}
         for route in routes:
-            self._add(route.method, ("" if route.at_root else BASE) + route.path, route)
+            self._add(route.method, route.whole_path, route)
         for method, path in reserved:
             self._add(method, BASE + path, None)
 

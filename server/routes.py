@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from kvfs.listing import LIMIT_DEFAULT, LIMIT_MAX
-from server import batch, db, health, kv_read, kv_write, maintenance, schemas, time_travel
+from server import api_docs, batch, db, health, kv_read, kv_write, maintenance, schemas, time_travel
 from server.errors import JSON
 from server.route import (
     AT_TIMESTAMP,
@@ -81,6 +81,9 @@ _VALUE_HEADERS: Final = (
 _ANY_TYPE: Final = "*/*"
 _NOT_MODIFIED: Final = Answer(
     "The value is still what If-None-Match names", status=304, media_type=None, headers=_VALUE_HEADERS
+)
+_UNCHANGED: Final = Answer(
+    "It is still what If-None-Match names", status=304, media_type=None, headers=("ETag",)
 )
 _REPLAYED: Final = ("Idempotent-Replayed",)
 
@@ -484,6 +487,46 @@ ROUTES: Final[tuple[Route, ...]] = (
         params=(TIMEOUT,),
         answers=(Answer("What is open", schema=schemas.CACHE),),
         errors=_ALWAYS,
+    ),
+    Route(
+        "GET",
+        "/openapi.json",
+        api_docs.openapi_json,
+        name="openapi_json",
+        tag="server",
+        summary="This document",
+        params=(TIMEOUT, *_CONDITIONAL),
+        answers=(
+            Answer("The document", schema=schemas.OPENAPI, headers=("ETag",)),
+            _UNCHANGED,
+        ),
+        errors=(*_ALWAYS, "CAS_MISMATCH"),
+    ),
+    Route(
+        "GET",
+        "/openapi.yaml",
+        api_docs.openapi_yaml,
+        name="openapi_yaml",
+        tag="server",
+        summary="This document, in YAML",
+        params=(TIMEOUT, *_CONDITIONAL),
+        answers=(Answer("The document", media_type=api_docs.YAML, headers=("ETag",)), _UNCHANGED),
+        errors=(*_ALWAYS, "CAS_MISMATCH"),
+    ),
+    Route(
+        "GET",
+        "/docs",
+        api_docs.docs_page,
+        name="docs",
+        tag="server",
+        summary="A page to read and try the API",
+        params=(TIMEOUT, *_CONDITIONAL),
+        answers=(
+            Answer("The page", media_type="text/html", headers=("ETag", "Content-Security-Policy")),
+            _UNCHANGED,
+        ),
+        errors=(*_ALWAYS, "CAS_MISMATCH"),
+        at_root=True,
     ),
 )
 

@@ -1,0 +1,104 @@
+"""The examples: each is sent to a real server, and answered as the document says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from server.openapi.document import document
+from server.openapi.stories import Step, examples, stories
+from server.route import Route
+from server.routes import ROUTES
+from tests.http.launching import Server
+from tests.openapi.telling import ROUTES_BY_NAME, Teller, Told, alike, same
+
+STORIES = stories()
+HOW_TO = (
+    "add a step with its title, route, params and body to server/openapi/stories/, then run: make examples"
+)
+
+
+def _schema_of(api: dict[str, Any], step: Step) -> Any:
+    """The schema of the step's answer; None where it has no JSON."""
+    operation = next(
+        operation
+        for path in api["paths"].values()
+        for operation in path.values()
+        if operation["operationId"] == step.route
+    )
+    response = operation["responses"][str(step.status)]
+    if "$ref" in response:
+        response = api["components"]["responses"][response["$ref"].rpartition("/")[2]]
+    schema = response.get("content", {}).get("application/json", {}).get("schema")
+    return schema and {**schema, "components": api["components"]}
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_a_story_goes_as_it_is_told(tmp_path: Path, name: str) -> None:
+    api = document()
+    with Server(tmp_path) as server:
+        for shown, told in zip(STORIES[name], _told(server, name), strict=True):
+            given = told.step
+            assert same(shown, given), f"{given}\nIf this is right, run: make examples"
+            schema = _schema_of(api, given)
+            if schema is not None and given.shown:
+                jsonschema.Draft202012Validator(schema).validate(given.answer)
+            _check_headers(api, told)
+
+
+def _told(server: Server, name: str) -> Iterator[Told]:
+    return Teller(server).tell(STORIES[name])
+
+
+def _check_headers(api: dict[str, Any], told: Told) -> None:
+    """Every header that says something of the answer is described in the document."""
+    usual = {"Cache-Control", "Content-Length", "Content-Type", "Date", "Referrer-Policy", "Server"}
+    given = {name for name in told.headers if not name.startswith("X-Content-Type")} - usual
+    assert given <= api["components"]["headers"].keys()
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: str(route.name))
+def test_every_answer_of_a_route_has_an_example(route: Route) -> None:
+    shown = {step.status for story in STORIES.values() for step in story if step.route == route.name}
+    missing = {answer.status for answer in route.answers} - shown
+    assert not missing, f"no example of {route.name} with status {missing}: {HOW_TO}"
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: str(route.name))
+def test_every_required_parameter_has_an_example(route: Route) -> None:
+    given = {name for example in examples() if example.step.route == route.name for name in example.params}
+    missing = {param.name for param in route.params if param.required} - given
+    assert not missing, f"no example of {missing} of {route.name}: {HOW_TO}"
+
+
+def test_every_step_is_one_of_a_route_and_has_its_answer() -> None:
+    for story in STORIES.values():
+        for step in story:
+            assert step.route in ROUTES_BY_NAME, step
+            assert step.status, f"{step.title}: run: make examples"
+
+
+@pytest.mark.parametrize(
+    ("shown", "given", "equal"),
+    [
+        ({"n": 1}, {"n": 1}, True),
+        ({"n": 1}, {"n": 2}, False),
+        ({"n": 1}, {}, False),
+        ({}, {"n": 1}, False),
+        ({"n": 1}, {"n": "1"}, False),
+        ({"n": [1]}, {"n": [1, 1]}, False),
+        ({"s": "a"}, {"s": "b"}, False),
+        ({"b": True}, {"b": False}, False),
+        ({"n": 5}, {"n": None}, False),
+        ({"at": 1_767_225_600}, {"at": 1_767_225_601}, True),
+        ({"at": 1_767_225_600}, {"at": None}, True),
+        ({"ms": 0.5}, {"ms": 0.75}, True),
+        ({"next_cursor": "a"}, {"next_cursor": "b"}, True),
+    ],
+)
+def test_only_times_durations_and_cursors_may_differ(shown: Any, given: Any, equal: bool) -> None:
+    assert alike(shown, given) is equal
