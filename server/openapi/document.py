@@ -38,7 +38,7 @@ _KINDS: Final[Mapping[Kind, Schema]] = {
     Kind.BYTES: schemas.STRING,
     Kind.INTEGER: schemas.INTEGER,
     Kind.FLAG: schemas.BOOLEAN,
-    Kind.TIMESTAMP: {"type": ["number", "string"]},
+    Kind.TIMESTAMP: {"anyOf": [schemas.NUMBER, {"type": "string", "format": "date-time"}]},
 }
 
 HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
@@ -176,7 +176,8 @@ def _responses(route: Route, told: list[Example]) -> Json:
 def _answer(answer: Answer, told: list[Example]) -> Json:
     made: Json = {"description": answer.description, "headers": _headers(*answer.headers, "X-Request-Id")}
     if answer.media_type is not None:
-        media: Json = {"schema": _linked(schemas.ANY if answer.schema is None else answer.schema)}
+        # No schema at all where the body is bytes: part of a JSON value is declared as JSON, and is none.
+        media: Json = {} if answer.schema is None else {"schema": _linked(answer.schema)}
         given = [
             example.step for example in told if example.step.status == answer.status and example.step.shown
         ]

@@ -178,8 +178,8 @@ function paramField(operation, param) {
       value: param.required && example,
     });
   }
-  const { type, minimum, maximum } = param.schema;
-  const facts = [[type].flat().join(" or ")];
+  const { minimum, maximum } = param.schema;
+  const facts = [typeOf(param.schema)];
   if (param.in !== "query") facts.push(`in the ${param.in}`);
   if (minimum !== undefined) facts.push(`from ${minimum}`);
   if (maximum !== undefined) facts.push(`to ${maximum}`);
@@ -278,7 +278,7 @@ function answerDetails(status, answer) {
   }
   for (const [mediaType, media] of Object.entries(answer.content ?? {})) {
     parts.push(make("p", { class: "faint" }, mediaType));
-    if (Object.keys(media.schema).length) parts.push(make("pre", null, typeOf(media.schema)));
+    if (media.schema) parts.push(make("pre", null, typeOf(media.schema)));
     for (const example of Object.values(media.examples ?? {}).map(resolved)) {
       parts.push(make("p", null, "Example: ", ...inline(example.summary)), make("pre", null, asText(example.value)));
     }
