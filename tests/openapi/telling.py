@@ -21,7 +21,23 @@ from tests.http.launching import Server
 ROUTES_BY_NAME: Final = {route.name: route for route in ROUTES}
 
 VARYING: Final = frozenset(
-    ["connections", "events_seen", "index_hits", "index_misses", "op_log_size", "pending", "queued", "reconciles", "request_id", "scans", "sqlite_version", "uptime_seconds", "users", "version", "watcher"]
+    [
+        "connections",
+        "events_seen",
+        "index_hits",
+        "index_misses",
+        "op_log_size",
+        "pending",
+        "queued",
+        "reconciles",
+        "request_id",
+        "scans",
+        "sqlite_version",
+        "uptime_seconds",
+        "users",
+        "version",
+        "watcher",
+    ]
 )
 """The names of what differs from one telling to the next, besides times, durations and cursors."""
 
