@@ -77,6 +77,7 @@ _VALUE_HEADERS: Final = (
     "X-KV-Reference",
     "X-Directory-Mode",
     "X-File-Hash",
+    "Content-Security-Policy",
 )
 _ANY_TYPE: Final = "*/*"
 _NOT_MODIFIED: Final = Answer(

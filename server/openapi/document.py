@@ -47,7 +47,7 @@ HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
         "Which range of the value this is, or after an error the size of the value.",
         schemas.STRING,
     ),
-    "Content-Security-Policy": ("What the page may load: nothing from elsewhere.", schemas.STRING),
+    "Content-Security-Policy": ("What a browser lets this do.", schemas.STRING),
     "ETag": ("The version, quoted: of a key its op number.", schemas.STRING),
     "Idempotent-Replayed": (
         "`true`: the answer to an earlier request with this Idempotency-Key.",

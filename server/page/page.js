@@ -213,8 +213,8 @@ function bodyFields(operation) {
 function requestForm(method, template, operation) {
   const command = make("pre", { "aria-label": "The same as a curl command" });
   const status = make("p", { role: "status" });
-  const output = make("pre", { "aria-label": "The answer's body", tabindex: "0", hidden: true });
-  const headers = make("pre", { "aria-label": "The answer's headers", hidden: true });
+  const output = make("pre", { "aria-label": "Body of the answer", tabindex: "0", hidden: true });
+  const headers = make("pre", { "aria-label": "Headers of the answer", hidden: true });
   const stop = make("button", { type: "button", hidden: true }, "Stop");
   const copy = make("button", { type: "button", click: () => copied(command, copy) }, "Copy curl");
   const request = () => asked(form, method, template, operation);
