@@ -15,6 +15,9 @@ from server.schemas import Schema
 
 BASE: Final = "/api/v1/sqlite"
 
+ANY_TYPE: Final = "*/*"
+"""The media type of values: a request may declare any, and the answer is of the one that was stored."""
+
 Handler = Callable[[Exchange], Awaitable[Reply]]
 
 

@@ -14,6 +14,7 @@ from kvfs.listing import LIMIT_DEFAULT, LIMIT_MAX
 from server import api_docs, batch, db, health, kv_read, kv_write, maintenance, schemas, time_travel
 from server.errors import JSON
 from server.route import (
+    ANY_TYPE,
     AT_TIMESTAMP,
     AUTO_CREATE,
     CREATE,
@@ -79,7 +80,6 @@ _VALUE_HEADERS: Final = (
     "X-File-Hash",
     "Content-Security-Policy",
 )
-_ANY_TYPE: Final = "*/*"
 _NOT_MODIFIED: Final = Answer(
     "The value is still what If-None-Match names", status=304, media_type=None, headers=_VALUE_HEADERS
 )
@@ -130,13 +130,13 @@ ROUTES: Final[tuple[Route, ...]] = (
         answers=(
             Answer(
                 "The value; with `path` the JSON text of that node",
-                media_type=_ANY_TYPE,
+                media_type=ANY_TYPE,
                 headers=_VALUE_HEADERS,
             ),
             Answer(
                 "A range of the value",
                 status=206,
-                media_type=_ANY_TYPE,
+                media_type=ANY_TYPE,
                 headers=(*_VALUE_HEADERS, "Content-Range"),
             ),
             _NOT_MODIFIED,
@@ -183,7 +183,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             *_CONDITIONAL,
             IDEMPOTENCY_KEY,
         ),
-        body=BodySpec(_ANY_TYPE, "The value; with `path` the JSON of the new node.", required=False),
+        body=BodySpec(ANY_TYPE, "The value; with `path` the JSON of the new node.", required=False),
         answers=_written("Stored", schemas.SET, "ETag"),
         errors=_WRITE_ERRORS,
     ),

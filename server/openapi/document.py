@@ -10,15 +10,18 @@ from typing import Any, Final
 import orjson
 
 import kvfs
+from kvfs.content_types import BYTES
 from kvfs.errors import KvfsError
 from server import schemas
 from server.errors import JSON, MEANINGS, error_form
-from server.openapi.stories import Example, examples
-from server.route import Answer, BodySpec, Kind, Param, Place, Route
+from server.openapi.stories import Example, Step, examples
+from server.route import ANY_TYPE, Answer, BodySpec, Kind, Param, Place, Route
 from server.routes import ROUTES
 from server.schemas import Schema
 
 Json = dict[str, Any]
+
+_PLAIN: Final = "text/plain"
 
 _DESCRIPTION: Final = """\
 Keys and values in SQLite tables and in folders of plain files.
@@ -152,15 +155,23 @@ def _typed(text: str, kind: Kind) -> Any:
 
 
 def _request_body(body: BodySpec, told: list[Example]) -> Json:
-    sent = [example for example in told if example.step.body is not None and example.step.status < 400]
-    media: Json = {"schema": _linked(schemas.ANY if body.schema is None else body.schema)}
+    sent = [example.step for example in told if example.step.body is not None and example.step.status < 400]
+    if body.media_type == ANY_TYPE:
+        content = {
+            JSON: _media(schemas.ANY, [step for step in sent if not isinstance(step.body, str)]),
+            _PLAIN: _media(schemas.STRING, [step for step in sent if isinstance(step.body, str)]),
+            BYTES: _media({"type": "string", "format": "binary"}, []),
+        }
+    else:
+        content = {body.media_type: _media(body.schema or schemas.ANY, sent)}
+    return {"description": body.description, "required": body.required, "content": content}
+
+
+def _media(schema: Schema, sent: list[Step]) -> Json:
+    media: Json = {"schema": _linked(schema)}
     if sent:
-        media["examples"] = _numbered((example.step.title, example.step.body) for example in sent)
-    return {
-        "description": body.description,
-        "required": body.required,
-        "content": {body.media_type: media},
-    }
+        media["examples"] = _numbered((step.title, step.body) for step in sent)
+    return media
 
 
 def _responses(route: Route, told: list[Example]) -> Json:

@@ -189,12 +189,13 @@ function paramField(operation, param) {
 }
 
 function bodyFields(operation) {
-  const [[mediaType, media]] = Object.entries(operation.requestBody.content);
-  const examples = Object.values(media.examples ?? {});
+  const content = Object.entries(operation.requestBody.content);
+  const [[mediaType, { schema }]] = content;
+  const examples = content.flatMap(([, media]) => Object.values(media.examples ?? {}));
   const id = operation.operationId;
   const area = make("textarea", { name: "body", spellcheck: "false", autocapitalize: "off" });
   const fill = (number) => { area.value = number === "" ? "" : asText(examples[number].value); };
-  const anything = mediaType === "*/*";
+  const anything = content.length > 1;
   if (examples.length && (anything || operation.requestBody.required)) fill(0);
   const note = operation.requestBody.description + (operation.requestBody.required ? " (required)" : "");
   const made = [field(`${id}-body`, "Body", area, ...inline(note))];
@@ -206,7 +207,7 @@ function bodyFields(operation) {
   }
   const type = make("input", { name: "content_type", autocomplete: "off", value: anything ? "" : mediaType });
   made.push(field(`${id}-type`, "Content-Type", type, anything ? "If there is none, the server looks at the value." : ""));
-  if (!anything) made.push(make("pre", null, typeOf(media.schema)));
+  if (!anything) made.push(make("pre", null, typeOf(schema)));
   return made;
 }
 

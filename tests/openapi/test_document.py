@@ -9,12 +9,13 @@ import pytest
 import yaml
 
 from server.errors import MEANINGS
-from server.openapi.document import HEADERS, document
+from server.openapi.document import HEADERS, document, error_meanings
 from server.openapi.yaml_text import yaml_text
 from server.route import BASE, Place, Route
 from server.routes import ROUTES
 from tests.http.launching import Server
 from tests.http.wire import target_of
+from tests.serving import ROOT
 
 JSON_TARGET = f"{BASE}/openapi.json"
 YAML_TARGET = f"{BASE}/openapi.yaml"
@@ -59,6 +60,12 @@ def test_every_header_that_an_answer_has_is_described(route: Route) -> None:
 def test_every_error_is_shown_with_its_status(api: dict[str, Any]) -> None:
     shown = {code: example["value"]["statusCode"] for code, example in api["components"]["examples"].items()}
     assert shown == {code: meaning.status for code, meaning in MEANINGS.items()}
+
+
+def test_every_error_has_a_row_in_the_docs() -> None:
+    text = (ROOT / "docs" / "api.md").read_text()
+    for code, meaning in error_meanings().items():
+        assert f"| `{code}` | {MEANINGS[code].status} | {meaning} |\n" in text
 
 
 def test_a_key_in_a_path_is_told_to_be_one_with_slashes(api: dict[str, Any]) -> None:
