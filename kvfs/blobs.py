@@ -25,7 +25,7 @@ _NEW: Final = ".new-"
 
 
 class BlobValue(FileValue):
-    """A value that lies in a file of its own, which is opened when it is first read.
+    """A value that lies in a file of its own, which is opened when it is read, also after it was closed.
 
     Whoever drops it closes it.
     """
@@ -41,6 +41,11 @@ class BlobValue(FileValue):
         if self._fd < 0:
             self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         return self._fd
+
+    def copy_to(self, fd: int) -> None:
+        # Closed again, since a batch may copy more of them than there can be files open.
+        with self:
+            super().copy_to(fd)
 
     def __del__(self) -> None:
         self.close()

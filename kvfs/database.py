@@ -58,11 +58,9 @@ class Database:
         return self._writing
 
     def begin(self, *, light: bool) -> None:
-        if self.readonly:
-            raise DatabaseError("The database is read-only")
         self.light = light
         with sqlite.errors("begin a transaction"):
-            self._writing.execute("BEGIN IMMEDIATE")
+            self._writing.execute("BEGIN" if self.readonly else "BEGIN IMMEDIATE")
 
     def commit(self) -> None:
         try:

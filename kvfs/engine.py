@@ -21,7 +21,15 @@ from kvfs import database
 from kvfs.config import Config
 from kvfs.database import Database
 from kvfs.directory.store import DirectoryStore
-from kvfs.errors import DeadlineExceeded, KvfsError, Overloaded, StorageFailure, from_os_error
+from kvfs.errors import (
+    DatabaseNotFound,
+    DeadlineExceeded,
+    KvfsError,
+    Overloaded,
+    StorageFailure,
+    from_os_error,
+)
+from kvfs.followers import Ending
 from kvfs.handle import Handle
 from kvfs.model import NS, Clock, Write
 from kvfs.paths import TABLE_DEFAULT, Kind, Location, Paths, check_db, check_table
@@ -221,6 +229,14 @@ class Engine:
             except KvfsError as exc:
                 _LOG.warning("cannot open %s of %s: %s", table, db, exc.message)
 
+    def exists(self, db: str, table: str | None) -> bool:
+        """Whether there is a file or a folder where this store is to be; raises as `Paths.store`."""
+        try:
+            location = self.paths.store(db, table=table)
+        except DatabaseNotFound:
+            return False
+        return location.kind is Kind.TABLE or os.path.isdir(location.folder)
+
     def status(self) -> EngineStatus:
         """What is open, and what could not be opened."""
         with self._lock:
@@ -286,7 +302,7 @@ class Engine:
                 # What is no database is not ours to delete; SQLite is the one to tell.
                 Database(path).close()
             else:
-                self._retire(opened, wait_s=_LEASE_WAIT_S)
+                self._retire(opened, Ending.DELETED)
             return path, database.delete(path)
 
     # --- closing -----------------------------------------------------------------------------------------
@@ -356,7 +372,7 @@ class Engine:
             opened = self._volumes.get(key)
         if opened is None or not opened.volume.replaced():
             return opened
-        self._retire(opened, wait_s=_LEASE_WAIT_S)
+        self._retire(opened, Ending.REPLACED)
         return None
 
     def _open(self, key: str, location: Location, *, create: bool) -> _Open:
@@ -421,12 +437,16 @@ class Engine:
             del self._volumes[opened.key]
         self._names = {name: known for name, known in self._names.items() if known[0] is not opened}
 
-    def _retire(self, opened: _Open, *, wait_s: float) -> None:
+    def _retire(self, opened: _Open, why: Ending) -> None:
         """Close a volume as soon as nobody uses it. Raises `Overloaded` where that takes too long."""
-        with self._released:
+        with self._lock:
             self._forget(opened)
-            if not self._released.wait_for(lambda: not opened.users, wait_s):
+        followers = opened.writer.followers
+        followers.end(why)
+        with self._released:
+            if not self._released.wait_for(lambda: not opened.users, _LEASE_WAIT_S):
                 self._volumes[opened.key] = opened
+                followers.end(None)
                 raise Overloaded("The database is in use", retry_after_s=1)
         opened.close()
 

@@ -15,6 +15,7 @@
     │   ├── PathConflict            PATH_CONFLICT
     │   ├── TimeTravelGap           TIME_TRAVEL_GAP
     │   ├── CasMismatch             CAS_MISMATCH
+    │   ├── ChangeCursorExpired     CHANGE_CURSOR_EXPIRED
     │   └── IdempotencyKeyMismatch  IDEMPOTENCY_KEY_MISMATCH
     ├── Unavailable             nothing was committed; the same request may work later
     │   ├── DeadlineExceeded        DEADLINE_EXCEEDED
@@ -121,6 +122,12 @@ class CasMismatch(Conflict):
     """A compare-and-swap or a conditional header failed; `current_etag` is None where there is no key."""
 
     code = "CAS_MISMATCH"
+
+
+class ChangeCursorExpired(Conflict):
+    """The change feed cannot be followed from this cursor; with `reason`, `oldest_cursor` and `cursor`."""
+
+    code = "CHANGE_CURSOR_EXPIRED"
 
 
 class IdempotencyKeyMismatch(Conflict):

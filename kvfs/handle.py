@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Final, NamedTuple, TypeVar
 
-from kvfs import content_types, listing, timetravel
+from kvfs import content_types, feed, listing, timetravel
 from kvfs.config import Config
+from kvfs.cursor import Cursor
 from kvfs.errors import DeadlineExceeded, InvalidParameters, NotFound, Overloaded, PathConflict
+from kvfs.followers import Follower
 from kvfs.idempotency import fingerprint
 from kvfs.keys import check_key
+from kvfs.looking import Looking, noting
 from kvfs.model import (
     INLINE_MAX_BYTES,
     BatchDelete,
@@ -73,6 +75,11 @@ class Handle:
     def directory(self) -> bool:
         """Whether the keys are files in a folder."""
         return self._store.directory
+
+    @property
+    def table(self) -> str:
+        """The table's name, or the folder's."""
+        return self._store.name
 
     def owning(self, on_close: Callable[[], None]) -> Handle:
         """This handle, which from now on owns what `on_close` closes."""
@@ -142,7 +149,7 @@ class Handle:
             time.sleep(attempt * _LIST_PAUSE_S)
             appeared = self._store.scan(query.prefix, self._clock())
             if appeared is not None:
-                self._settle(_noting(appeared, looked), deadline)
+                self._settle(noting(appeared, looked), deadline)
             try:
                 with self._store.reading(self._clock(), deadline, looked=looked) as reader:
                     page = listing.page(reader, query)
@@ -201,7 +208,7 @@ class Handle:
         """
         check_key(key)
         if ts_ns >= self._clock():
-            self._settle_key(key, deadline)
+            self._settle_keys([key], deadline)
         return self._look(lambda reader: timetravel.entry_at(reader, key, ts_ns), deadline)
 
     def list_at(
@@ -237,7 +244,7 @@ class Handle:
 
         Raises `KeyNotFound` for a key that has none.
         """
-        self._settle_key(key, deadline)
+        self._settle_keys([key], deadline)
         return self._look(
             lambda log: timetravel.history(log, key, limit=limit, before=before, after=after, newest=newest),
             deadline,
@@ -248,7 +255,7 @@ class Handle:
 
         Raises `KeyNotFound` where there is no such op, `TimeTravelGap` where its value is not known.
         """
-        self._settle_key(key, deadline)
+        self._settle_keys([key], deadline)
         return self._look(lambda log: timetravel.snapshot(log, key, op_number), deadline)
 
     def op(self, key: str, op_number: int) -> Op | None:
@@ -295,9 +302,34 @@ class Handle:
                 return
             query = replace(query, after=page.last)
 
-    def cursor(self, seq: int) -> str:
-        """The change cursor of a place in this store's op-log; opaque."""
-        return f"{self._store.log_id()}.{seq}"
+    # --- following --------------------------------------------------------------------------------------
+
+    def place(self, since: Cursor | None = None, *, deadline: float | None = None) -> feed.Place:
+        """Where the log is to be read on: from `since`, or None: from now on; and from where it could be.
+
+        Raises `ChangeCursorExpired`.
+        """
+        return self._look(lambda reader: feed.place(reader, since), deadline)
+
+    def changes(self, query: feed.Query, *, deadline: float | None = None) -> feed.Page:
+        """A page of what changed; raises `ChangeCursorExpired`. It does not look for outside edits itself."""
+        page = self._look(lambda reader: feed.page(reader, query), deadline)
+        if page.unfinished and not page.has_more and not page.events:
+            # Whoever logged the rest is at it, or did not live to put it in place: the writer finds out.
+            self._settle(iter(()), deadline)
+            page = self._look(lambda reader: feed.page(reader, query), deadline)
+        return page
+
+    def follow(self, follower: Follower) -> Callable[[], None]:
+        """Tell somebody when something was committed; what is returned ends that.
+
+        What other programs commit nobody tells: a look at `place` now and then does.
+        """
+        return self._writer.followers.add(follower)
+
+    def replaced(self) -> bool:
+        """Whether another file or folder is now where this store was opened."""
+        return self._store.volume.replaced()
 
     # --- writing ----------------------------------------------------------------------------------------
 
@@ -417,8 +449,10 @@ class Handle:
             None if exclude_keys is None else tuple(exclude_keys),
             dry_run,
         )
-        if self._store.directory and keys is None:
-            # Some at a time, so that the rollback itself has little to look at.
+        # Some at a time, so that the rollback itself has little to look at.
+        if keys is not None:
+            self._settle_keys(keys, deadline)
+        elif self._store.directory:
             self.settle_all(deadline=deadline)
         return self.apply(write, deadline=deadline, idempotency_key=idempotency_key)
 
@@ -469,11 +503,13 @@ class Handle:
                 self._settle(iter(exc.keys), deadline)
         raise Overloaded("The folder's index is lost again and again", retry_after_s=1)
 
-    def _settle_key(self, key: str, deadline: float | None) -> None:
-        """Have what was done to a key behind the server's back in its history."""
-        check_key(key)
-        if self._store.unsettled_among([key]):
-            self._settle(iter([key]), deadline)
+    def _settle_keys(self, keys: Sequence[str], deadline: float | None) -> None:
+        """Have what was done to keys behind the server's back in their history."""
+        for key in keys:
+            check_key(key)
+        stale = self._store.unsettled_among(keys)
+        if stale:
+            self._settle(iter(stale), deadline)
 
     def _settle_until(self, ts_ns: int, deadline: float | None) -> None:
         """Have what was done up to an instant behind the server's back in the history.
@@ -484,7 +520,7 @@ class Handle:
             self._settle(self._store.scan("", self._clock(), everything=True), deadline)
 
     def _settle_soon(self, keys: Sequence[str]) -> Pending[bool]:
-        looking = _Looking(iter(keys))
+        looking = Looking(iter(keys))
         return self._writer.submit(lambda batch: batch.on(self._store).settle(looking.again()), heavy=True)
 
     def _forget_index(self, batch: Batch) -> None:
@@ -504,7 +540,7 @@ class Handle:
         """As `_settle`, telling of each step."""
         if keys is None:
             return
-        looking = _Looking(keys)
+        looking = Looking(keys)
 
         def look(batch: Batch) -> tuple[bool, Sequence[Op]]:
             transaction = batch.on(self._store)
@@ -555,46 +591,9 @@ class _Settled(NamedTuple):
     recorded: int
 
 
-class _Looking:
-    """Keys to look at, some in each batch: a batch that begins again gets again what it had."""
-
-    def __init__(self, keys: Iterator[str]) -> None:
-        self._keys = keys
-        self._ahead: deque[str] = deque()
-        self._given: list[str] = []
-
-    def again(self) -> Iterator[str]:
-        """The keys that no batch has gone through yet."""
-        self._ahead.extendleft(reversed(self._given))
-        self._given.clear()
-        while True:
-            try:
-                key = self._ahead.popleft() if self._ahead else next(self._keys)
-            except StopIteration:
-                return
-            self._given.append(key)
-            yield key
-
-    def went_through(self) -> int:
-        """A batch has gone through what it had; how many that were."""
-        looked = len(self._given)
-        self._given.clear()
-        return looked
-
-
 def _tell_nobody(done: int, total: int) -> None:
     pass
 
 
 def _size(write: KeyWrite) -> int:
     return len(write.value) if isinstance(write, Set) else 0
-
-
-def _noting(keys: Iterator[str], noted: set[str]) -> Iterator[str]:
-    """The keys, which are noted as they come. Not a generator: it goes on after `keys` has failed."""
-
-    def note(key: str) -> str:
-        noted.add(key)
-        return key
-
-    return map(note, keys)

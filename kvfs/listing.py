@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from kvfs.cursor import Cursor
 from kvfs.keys import successor
 from kvfs.model import Entry
 from kvfs.store import Reader
@@ -35,14 +36,17 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Entries and common prefixes, each in byte order; `last` is the greatest of both, if there is any."""
+    """Entries and common prefixes, each in byte order; `last` is the greatest of both, if there is any.
+
+    What changes from now on is told from `cursor` on.
+    """
 
     entries: tuple[Entry, ...]
     prefixes: tuple[str, ...]
     has_more: bool
     last: str | None
     total: int | None
-    seq: int
+    cursor: Cursor
 
 
 def page(reader: Reader, query: Query) -> Page:
@@ -57,7 +61,7 @@ def page(reader: Reader, query: Query) -> Page:
         has_more=has_more,
         last=max(lasts, key=str.encode) if lasts else None,
         total=_total(reader, query) if query.total else None,
-        seq=reader.tail()[0],
+        cursor=Cursor(reader.log_id(), reader.tail()[0]),
     )
 
 

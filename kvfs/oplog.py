@@ -138,6 +138,11 @@ class OpLog:
         )
         self._names_blob = f"SELECT 1 FROM {table} WHERE value_hash = ? AND flags & 2 LIMIT 1"
         self._since = f"SELECT {_COLUMNS} FROM {table} WHERE seq > ? ORDER BY seq LIMIT ?"
+        # `+key`: never by the index on keys, which would have to be sorted by seq to the last one.
+        self._span = (
+            f"SELECT {_FACTS} FROM {table} WHERE seq > :after AND seq <= :through"
+            " AND +key >= :start AND (:end IS NULL OR +key < :end) ORDER BY seq LIMIT :limit"
+        )
         self._next_key = f"SELECT key FROM {table} WHERE key > ? ORDER BY key LIMIT 1"
         self._first_key = f"SELECT key FROM {table} WHERE key >= ? ORDER BY key LIMIT 1"
 
@@ -230,10 +235,6 @@ class OpLog:
         """(key, last op number) of each key that has an op after this seq."""
         return fetch(connection, self._changed, (after,))
 
-    def last_op(self, connection: apsw.Connection, key: str) -> Op | None:
-        """The key's last op, or None for a key never seen."""
-        return self.op(connection, key, self.last(connection, key)[0])
-
     def since(self, connection: apsw.Connection, seq: int, limit: int) -> list[Op]:
         """Up to `limit` ops after `seq`, in order."""
         return [self._made(row) for row in fetch(connection, self._since, (seq, limit))]
@@ -249,6 +250,29 @@ class OpLog:
             return found[1] > ts_ns, found[0]
 
         return _bisect(head[0][0], self.tail(connection)[0], later)
+
+    def span(
+        self,
+        connection: apsw.Connection,
+        *,
+        after: int,
+        through: int,
+        start: str,
+        end: str | None,
+        limit: int,
+    ) -> list[Op]:
+        """The first `limit` ops with seqs above `after` up to `through`, in order, without values.
+
+        Of keys from `start` on and before `end`.
+        """
+        asked: dict[str, SqlValue] = {
+            "after": after,
+            "through": through,
+            "start": start,
+            "end": end,
+            "limit": limit,
+        }
+        return [self._made(row) for row in fetch(connection, self._span, asked)]
 
     def bounds(self, connection: apsw.Connection, key: str) -> tuple[int, int] | None:
         """The first and the last op number that the log has of a key; None for a key never seen."""
@@ -340,8 +364,19 @@ class LogReader:
     def tail(self) -> tuple[int, int]:
         return self._log.tail(self._connection)
 
-    def last_op(self, key: str) -> Op | None:
-        return self._log.last_op(self._connection, key)
+    def log_id(self) -> str:
+        return self._log.log_id(self._connection) or ""
+
+    def last_seq(self) -> int:
+        return self._log.tail(self._connection)[0]
+
+    def pruned_seq(self) -> int:
+        return 0
+
+    def span(self, *, after: int, through: int, start: str, end: str | None, limit: int) -> list[Op]:
+        return self._log.span(
+            self._connection, after=after, through=through, start=start, end=end, limit=limit
+        )
 
     def op(self, key: str, op_number: int) -> Op | None:
         return self._log.op(self._connection, key, op_number)

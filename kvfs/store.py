@@ -104,12 +104,6 @@ class Volume(Protocol):
 class Log(Protocol):
     """A consistent look at a store's op-log."""
 
-    def tail(self) -> tuple[int, int]:
-        """(seq, ts_ns) of the last op; (0, 0) of an empty log."""
-
-    def last_op(self, key: str) -> Op | None:
-        """The key's last op."""
-
     def op(self, key: str, op_number: int) -> Op | None:
         """One op of a key, if the log has it; a `FileValue` is the caller's to close."""
 
@@ -118,9 +112,6 @@ class Log(Protocol):
 
     def bounds(self, key: str) -> tuple[int, int] | None:
         """The first and the last op number that the log has of a key; None for a key never seen."""
-
-    def history(self, key: str, *, above: int, below: int, limit: int, newest: bool) -> list[Op]:
-        """Ops of a key with numbers between these two, the newest first or the oldest, without values."""
 
     def seq_at(self, ts_ns: int) -> int:
         """The seq of the last op with a time up to `ts_ns`, 0 if there is none."""
@@ -133,10 +124,28 @@ class Log(Protocol):
 
 
 class Reader(Log, Protocol):
-    """A consistent look at a store's entries, without those that have expired, and at its op-log.
+    """A consistent look at a store's entries, without those that have expired, and at its op-log."""
 
-    `tail` is that of the last op that shows in the entries.
-    """
+    def tail(self) -> tuple[int, int]:
+        """(seq, ts_ns) of the last op that shows in the entries; (0, 0) of an empty log."""
+
+    def log_id(self) -> str:
+        """The identity of the op-log; empty while there is none."""
+
+    def last_seq(self) -> int:
+        """The seq of the last op of the log, whether it shows in the entries yet or not."""
+
+    def pruned_seq(self) -> int:
+        """The highest seq that was pruned, 0 if none was; no op after it is missing."""
+
+    def span(self, *, after: int, through: int, start: str, end: str | None, limit: int) -> list[Op]:
+        """The first `limit` ops with seqs above `after` up to `through`, in order, without values.
+
+        Of keys from `start` on and before `end`.
+        """
+
+    def history(self, key: str, *, above: int, below: int, limit: int, newest: bool) -> list[Op]:
+        """Ops of a key with numbers between these two, the newest first or the oldest, without values."""
 
     def page(
         self,
@@ -178,8 +187,17 @@ class EmptyReader:
     def tail(self) -> tuple[int, int]:
         return 0, 0
 
-    def last_op(self, key: str) -> Op | None:
-        return None
+    def log_id(self) -> str:
+        return ""
+
+    def last_seq(self) -> int:
+        return 0
+
+    def pruned_seq(self) -> int:
+        return 0
+
+    def span(self, *, after: int, through: int, start: str, end: str | None, limit: int) -> list[Op]:
+        return []
 
     def op(self, key: str, op_number: int) -> Op | None:
         return None
@@ -209,7 +227,9 @@ class SelfContained:
     def prefetch(self, keys: Sequence[str]) -> None:
         return None
 
-    read_only = False
+    @property
+    def read_only(self) -> bool:
+        return False
 
     def check_writable(self) -> None:
         return None
@@ -263,9 +283,6 @@ class Store(Protocol):
 
         `looked`: keys that the writer has just looked at; what it saw is true enough.
         """
-
-    def log_id(self) -> str:
-        """The identity of the op-log; empty while there is none."""
 
     def scan(self, prefix: str, now_ns: int, *, everything: bool = False) -> Iterator[str] | None:
         """Keys under a prefix that appeared or vanished behind the server's back, or may have been edited

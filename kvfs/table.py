@@ -24,7 +24,7 @@ import apsw
 
 from kvfs import content_types, sqlite
 from kvfs.database import Database
-from kvfs.errors import InvalidParameters, KeyNotFound, from_os_error
+from kvfs.errors import DatabaseError, InvalidParameters, KeyNotFound, from_os_error
 from kvfs.model import (
     INLINE_MAX_BYTES,
     NS,
@@ -94,7 +94,6 @@ class TableStore(SelfContained):
             f" WHERE {{range}} AND {_LIVE} ORDER BY key LIMIT :limit OFFSET :offset"
         )
         self.count_sql = f"SELECT count(*) FROM {table} WHERE {{range}} AND {_LIVE}"
-        self._log_id = ""
         # Whether a reader has found table and log.
         self._known = False
         # Whether they are there, as this batch found it, and the schema that it knows of: the writer's.
@@ -151,12 +150,6 @@ class TableStore(SelfContained):
             else:
                 yield EmptyReader()
 
-    def log_id(self) -> str:
-        if not self._log_id:
-            with self._database.readers.borrow() as connection:
-                self._log_id = self._log.log_id(connection) or ""
-        return self._log_id
-
     def scan(self, prefix: str, now_ns: int, *, everything: bool = False) -> None:
         return None
 
@@ -172,6 +165,14 @@ class TableStore(SelfContained):
             raise from_os_error(exc, "keep an upload") from exc
 
     # --- writing: the writer's thread only -------------------------------------------------------------
+
+    @property
+    def read_only(self) -> bool:
+        return self._database.readonly
+
+    def check_writable(self) -> None:
+        if self.read_only:
+            raise DatabaseError("The database is read-only")
 
     def tail(self) -> tuple[int, int]:
         connection = self._database.connection
@@ -210,6 +211,8 @@ class TableStore(SelfContained):
         return [row[0] for row in rows]
 
     def next_expiry(self) -> int | None:
+        if self.read_only:
+            return None
         with self._database.readers.borrow() as connection:
             if not has_table(connection, self.name):
                 return None
@@ -224,6 +227,7 @@ class TableStore(SelfContained):
     def create(self) -> None:
         if self._there:
             return
+        self.check_writable()
         connection = self._database.connection
         with sqlite.errors(f"make {self.name}"):
             if self._log.log_id(connection) is None:
@@ -265,6 +269,8 @@ class TableStore(SelfContained):
             if exists or _taken(connection, self.name):
                 raise InvalidParameters(f"{self.name} exists in the database and is not a KV table")
             return False
+        if self.read_only:
+            return exists
         if not exists or not self._triggers.installed(connection):
             # Another program dropped them; the log goes on.
             if self._database.light:

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from kvfs.errors import InvalidParameters, KeyNotFound, TimeTravelGap
 from kvfs.keys import successor
 from kvfs.model import Change, Entry, FileValue, Op, OpType
-from kvfs.store import Log
+from kvfs.store import Log, Reader
 from kvfs.valueops import expires_after, missing
 
 HISTORY_LIMIT_DEFAULT: Final = 50
@@ -113,7 +113,7 @@ def entry_at(log: Log, key: str, ts_ns: int) -> Entry:
 
 
 def history(
-    log: Log, key: str, *, limit: int, before: int | None = None, after: int | None = None, newest: bool
+    log: Reader, key: str, *, limit: int, before: int | None = None, after: int | None = None, newest: bool
 ) -> History:
     """A page of the key's ops, the newest first or the oldest: beyond op `before`, or `after`.
 
@@ -288,12 +288,6 @@ class Overlaid:
         for op in staged:
             self._by_key.setdefault(op.key, []).append(op)
 
-    def tail(self) -> tuple[int, int]:
-        return (self._staged[-1].seq, self._staged[-1].ts_ns) if self._staged else self._log.tail()
-
-    def last_op(self, key: str) -> Op | None:
-        return self._by_key[key][-1] if key in self._by_key else self._log.last_op(key)
-
     def op(self, key: str, op_number: int) -> Op | None:
         for op in self._by_key.get(key, ()):
             if op.op_number == op_number:
@@ -311,9 +305,6 @@ class Overlaid:
         if not staged:
             return bounds
         return (staged[0].op_number if bounds is None else bounds[0], staged[-1].op_number)
-
-    def history(self, key: str, *, above: int, below: int, limit: int, newest: bool) -> list[Op]:
-        raise NotImplementedError("nobody asks for the history of what is not committed")
 
     def seq_at(self, ts_ns: int) -> int:
         for op in reversed(self._staged):

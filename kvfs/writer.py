@@ -30,6 +30,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from kvfs.config import Config
 from kvfs.errors import DeadlineExceeded, IdempotencyKeyMismatch, KvfsError, Overloaded, from_os_error
+from kvfs.followers import Followers
 from kvfs.idempotency import KEPT_S, decode, encode
 from kvfs.model import NS, Clock, Outcome, Write
 from kvfs.pending import Pending
@@ -133,6 +134,7 @@ class Writer:
         self._clock = clock
         self._config = config
         self._turn = turn
+        self.followers = Followers()
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._queue: deque[_Job[Any]] = deque()
@@ -225,8 +227,9 @@ class Writer:
             self._unanswered -= len(answers)
 
     def _end_batch(self, answers: _Answers) -> None:
-        """Answer, and begin the next batch if there is something to write."""
+        """Answer, tell those who follow, and begin the next batch if there is something to write."""
         self._answer(answers)
+        self.followers.grown()
         with self._lock:
             if not self._queue:
                 self._busy = False

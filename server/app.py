@@ -34,6 +34,7 @@ from server.body import CONTENT_LENGTH, EXPECT
 from server.bridge import Bridge
 from server.errors import InternalError, error_reply
 from server.exchange import Exchange, Services, visible
+from server.feed import Feeds
 from server.params import Params
 from server.protocol import Server
 from server.reply import CLIENT_GONE, Reply
@@ -65,17 +66,29 @@ class Settings:
     data_dir: str = "kvfs-data"
     any_absolute: bool = False
     access_log: bool = False
+    feed_checkpoint_s: float = 15.0
+    """How often a quiet stream of changes shows that it lives."""
+    feed_stall_s: float = 20.0
+    """A stream whose client takes nothing for so long is ended."""
     config: Config = field(default_factory=Config)
 
 
 class App:
     """Answers requests. The event loop's own, but for what the bridge does."""
 
-    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, settings: Settings) -> None:
         self._bridge = Bridge(engine, loop)
+        self._feeds = Feeds(
+            self._bridge, checkpoint_s=settings.feed_checkpoint_s, stall_s=settings.feed_stall_s
+        )
         self.connections: Callable[[], int] = lambda: 0
         self._services = Services(
-            engine, self._bridge, kvfs.__version__, time.monotonic(), lambda: self.connections()
+            engine,
+            self._bridge,
+            self._feeds,
+            kvfs.__version__,
+            time.monotonic(),
+            lambda: self.connections(),
         )
         self._router = Router(ROUTES, RESERVED)
         self._params: dict[str, Params] = {}
@@ -84,6 +97,11 @@ class App:
         self._stamped_s = 0
         self._stamp = ""
         self.stopping = False
+
+    def stop(self) -> None:
+        """Begin to stop: what waits for something to happen ends, what is being worked on goes on."""
+        self.stopping = True
+        self._feeds.close()
 
     def close(self) -> None:
         self._bridge.close()
@@ -173,7 +191,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         turn=loop.call_soon_threadsafe,
     )
     try:
-        app = App(engine, loop)
+        app = App(engine, loop, settings)
         log = AccessLog(sys.stdout.buffer) if settings.access_log else None
         server = Server(app.handle, app.refuse, log)
         app.connections = lambda: len(server.connections)
@@ -187,7 +205,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
                 threading.Thread(target=_open_folders, args=(engine,), name="kvfs-open", daemon=True).start()
             announce(f"kvfs {kvfs.__version__} listening on {_url(runner)}, data in {engine.paths.data_dir}")
             await stop.wait()
-            app.stopping = True
+            app.stop()
             await site.stop()
             await server.finish(_REQUESTS_END_S)
         finally:

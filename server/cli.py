@@ -93,6 +93,18 @@ _POSITIVE: Final = click.IntRange(min=1)
     type=click.FloatRange(min=0.1),
     help="Go through watched folders every so many seconds, for what no event told of.",
 )
+@_option(
+    "--feed-checkpoint",
+    default=15.0,
+    type=click.FloatRange(min=0.1),
+    help="Send a checkpoint to quiet streams of changes every so many seconds.",
+)
+@_option(
+    "--feed-stall",
+    default=20.0,
+    type=click.FloatRange(min=0.1),
+    help="End a stream of changes whose client takes nothing for so many seconds.",
+)
 @_option("--access-log/--no-access-log", default=False, help="Write a JSON line to stdout for each request.")
 @_option(
     "--log-level",
@@ -117,6 +129,8 @@ def serve(
     state_dir: str | None,
     watch: bool,
     scan_interval: float,
+    feed_checkpoint: float,
+    feed_stall: float,
     access_log: bool,
     log_level: str,
 ) -> None:
@@ -140,6 +154,8 @@ def serve(
         data_dir=data_dir,
         any_absolute=allow_any_absolute_db_path,
         access_log=access_log,
+        feed_checkpoint_s=feed_checkpoint,
+        feed_stall_s=feed_stall,
         config=Config(
             max_value_bytes=max_value_bytes,
             max_batch_items=max_batch_items,

@@ -10,8 +10,6 @@ What only a server can find wrong joins the tree of `kvfs.errors`:
     │   └── RangeNotSatisfiable     RANGE_NOT_SATISFIABLE
     ├── NotFound
     │   └── RouteNotFound           ROUTE_NOT_FOUND
-    ├── Conflict
-    │   └── ChangeCursorExpired     CHANGE_CURSOR_EXPIRED
     └── InternalError           INTERNAL_ERROR
 """
 
@@ -25,7 +23,7 @@ from typing import Final
 
 import orjson
 
-from kvfs.errors import BadRequest, Conflict, KvfsError, NotFound
+from kvfs.errors import BadRequest, KvfsError, NotFound
 from server.reply import Reply
 
 JSON: Final = "application/json"
@@ -72,12 +70,6 @@ class RouteNotFound(NotFound):
 
     def __init__(self, message: str = "Route not found", **details: object) -> None:
         super().__init__(message, **details)
-
-
-class ChangeCursorExpired(Conflict):
-    """The change feed no longer reaches back so far; with `oldest_cursor`."""
-
-    code = "CHANGE_CURSOR_EXPIRED"
 
 
 class InternalError(KvfsError):

@@ -14,6 +14,7 @@ from kvfs.errors import InvalidParameters
 from kvfs.model import Write
 from server.body import Body
 from server.bridge import Bridge
+from server.feed import Feeds
 from server.params import Params
 from server.request import Headers, Request
 
@@ -29,6 +30,7 @@ class Services:
 
     engine: Engine
     bridge: Bridge
+    feeds: Feeds
     version: str
     started: float
     """When the server started, in monotonic seconds."""

@@ -156,7 +156,7 @@ async def _off_loop(exchange: Exchange, entry: Entry, work: Callable[[], T]) -> 
 
 def _page_reply(handle: Handle, *, query: Query, deadline: float) -> Reply:
     page = handle.list(query, deadline=deadline)
-    return wire.json_reply(wire.page_form(page, query, handle.cursor(page.seq)))
+    return wire.json_reply(wire.page_form(page, query))
 
 
 def _past_reply(

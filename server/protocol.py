@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
+from typing import Protocol as Interface
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
@@ -35,6 +36,16 @@ Log = Callable[[Request, Reply], None]
 """Is told of each answer that was sent."""
 
 
+class Listener(Interface):
+    """Who sends an answer without end, and must know how the connection fares."""
+
+    def drained(self) -> None:
+        """The connection can take more."""
+
+    def lost(self) -> None:
+        """The connection is gone."""
+
+
 class Protocol(web.RequestHandler):
     """One connection.
 
@@ -43,7 +54,7 @@ class Protocol(web.RequestHandler):
     private; so pyproject.toml bounds its version, and tests/http goes through every branch.
     """
 
-    __slots__ = ("_answer", "_log", "_refuse")
+    __slots__ = ("_answer", "_log", "_refuse", "listener")
 
     def __init__(
         self, manager: Server, *, answer: Answer, refuse: Refuse, log: Log | None, **kwargs: Any
@@ -52,6 +63,7 @@ class Protocol(web.RequestHandler):
         self._answer = answer
         self._refuse = refuse
         self._log = log
+        self.listener: Listener | None = None
 
     # --- the requests -------------------------------------------------------------------------------------
 
@@ -150,6 +162,16 @@ class Protocol(web.RequestHandler):
         if self._reading_paused:
             super().resume_reading(resume_parser)
 
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.listener is not None:
+            self.listener.drained()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        if self.listener is not None:
+            self.listener.lost()
+
     def _notice_broken(self, body: StreamReader) -> None:
         """Tell the reader of a body, if there can be no more of it.
 
@@ -182,7 +204,8 @@ class Protocol(web.RequestHandler):
         self._force_close = True  # whatever comes in is dropped
         transport.write_eof()
         transport.resume_reading()
-        self._loop.call_later(_LINGER_S, transport.close)
+        # Not `close`: that would wait for ever for a client that reads nothing.
+        self._loop.call_later(_LINGER_S, transport.abort)
 
 
 class Server(web.Server):

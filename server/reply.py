@@ -59,8 +59,8 @@ class Reply:
         self.keep_alive = False
 
     @property
-    def size(self) -> int:
-        """How long the body is."""
+    def size(self) -> int | None:
+        """How long the body is; None where only the end of the connection will tell."""
         return len(self.body)
 
     async def send(self, request: Request) -> None:
@@ -90,7 +90,8 @@ class Reply:
     def _head(self, request: Request) -> bytes:
         status = self.status
         content_type = f"Content-Type: {self.content_type}\r\n" if self.content_type else ""
-        length = "" if status in _BODILESS else f"Content-Length: {self.size}\r\n"
+        size = None if status in _BODILESS else self.size
+        length = "" if size is None else f"Content-Length: {size}\r\n"
         if not self.keep_alive:
             connection = "Connection: close\r\n"
         elif request.version is HttpVersion11:

@@ -155,3 +155,15 @@ IDEMPOTENCY_KEY: Final = Param(
     "1 to 255 visible ASCII characters: the write happens once, however often it is sent, for 24 hours.",
     place=Place.HEADER,
 )
+
+# --- errors --------------------------------------------------------------------------------------------
+
+ALWAYS: Final = (
+    "INVALID_PARAMETERS",
+    "UNAUTHORIZED",
+    "FORBIDDEN",
+    "INTERNAL_ERROR",
+    "DEADLINE_EXCEEDED",
+    "OVERLOADED",
+)
+"""What any request may come to."""

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from kvfs import feed
 from kvfs.listing import LIMIT_DEFAULT, LIMIT_MAX
-from server import api_docs, batch, db, health, kv_read, kv_write, maintenance, schemas, time_travel
+from server import batch, changes, db, kv_read, kv_write, maintenance, schemas, sse, time_travel
 from server.errors import JSON
 from server.route import (
+    ALWAYS,
     ANY_TYPE,
     AT_TIMESTAMP,
     AUTO_CREATE,
@@ -37,24 +39,23 @@ from server.route import (
     Handler,
     Kind,
     Param,
+    Place,
     Route,
 )
 from server.schemas import Schema
+from server.server_routes import SERVER_ROUTES
 
 _STORE: Final = (DB, TABLE, TIMEOUT)
 _CREATING: Final = (CREATE, AUTO_CREATE)
+_FOLLOWING: Final = (
+    Param("since", Kind.TEXT, "A cursor: only what changed after it. Without it: from now on."),
+    Param("prefix", Kind.TEXT, "Only keys that start so.", default=""),
+    Param("include_values", Kind.FLAG, "With values, up to 256 KiB each.", default=False),
+)
 _CONDITIONAL: Final = (IF_MATCH, IF_NONE_MATCH)
 
 # --- errors --------------------------------------------------------------------------------------------
 
-_ALWAYS: Final = (
-    "INVALID_PARAMETERS",
-    "UNAUTHORIZED",
-    "FORBIDDEN",
-    "INTERNAL_ERROR",
-    "DEADLINE_EXCEEDED",
-    "OVERLOADED",
-)
 _FINDING: Final = (
     "INVALID_DB_PATH",
     "INVALID_SQLITE_HEADER",
@@ -63,7 +64,7 @@ _FINDING: Final = (
     "DATABASE_ERROR",
     "FILE_SYSTEM_ERROR",
 )
-_STORE_ERRORS: Final = (*_ALWAYS, *_FINDING, "PATH_CONFLICT", "PAYLOAD_TOO_LARGE")
+_STORE_ERRORS: Final = (*ALWAYS, *_FINDING, "PATH_CONFLICT", "PAYLOAD_TOO_LARGE")
 _MISSING: Final = ("KEY_NOT_FOUND", "KEY_EXPIRED")
 _WRITE_ERRORS: Final = (*_STORE_ERRORS, "CAS_MISMATCH", "IDEMPOTENCY_KEY_MISMATCH", "STORAGE_FULL")
 
@@ -82,9 +83,6 @@ _VALUE_HEADERS: Final = (
 )
 _NOT_MODIFIED: Final = Answer(
     "The value is still what If-None-Match names", status=304, media_type=None, headers=_VALUE_HEADERS
-)
-_UNCHANGED: Final = Answer(
-    "It is still what If-None-Match names", status=304, media_type=None, headers=("ETag",)
 )
 _REPLAYED: Final = ("Idempotent-Replayed",)
 
@@ -415,6 +413,55 @@ ROUTES: Final[tuple[Route, ...]] = (
         errors=(*_WRITE_ERRORS, "TIME_TRAVEL_GAP"),
     ),
     Route(
+        "GET",
+        "/changes",
+        changes.changes,
+        name="changes",
+        tag="changes",
+        summary="What changed after a cursor, in order; waits for it if asked to",
+        params=(
+            *_STORE,
+            *_FOLLOWING,
+            Param(
+                "limit",
+                Kind.INTEGER,
+                f"The most events of a page; more than {feed.LIMIT_MAX} means {feed.LIMIT_MAX}.",
+                default=feed.LIMIT_DEFAULT,
+                minimum=1,
+            ),
+            Param(
+                "wait",
+                Kind.INTEGER,
+                f"How many seconds to wait while there is no event; more than {changes.WAIT_MAX_S} means "
+                f"{changes.WAIT_MAX_S}.",
+                default=0,
+                minimum=0,
+            ),
+        ),
+        answers=(Answer("The events; without `since` none, and the present cursor", schema=schemas.CHANGES),),
+        errors=(*_STORE_ERRORS, "CHANGE_CURSOR_EXPIRED"),
+    ),
+    Route(
+        "GET",
+        "/changes/stream",
+        changes.stream,
+        name="changes_stream",
+        tag="changes",
+        summary="What changes, as server-sent events: `ready`, `change`, `checkpoint`, `reset`, `end`",
+        params=(
+            *_STORE,
+            *_FOLLOWING,
+            Param(
+                "Last-Event-ID",
+                Kind.TEXT,
+                "The cursor to go on from, instead of `since`: what an EventSource sends by itself.",
+                place=Place.HEADER,
+            ),
+        ),
+        answers=(Answer("The stream; it has no end", media_type=sse.CONTENT_TYPE),),
+        errors=_STORE_ERRORS,
+    ),
+    Route(
         "POST",
         "/db/create",
         db.create_database,
@@ -428,7 +475,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             TIMEOUT,
         ),
         answers=(Answer("It is there", schema=schemas.DB_CREATED),),
-        errors=(*_ALWAYS, *_FINDING, "PATH_CONFLICT", "STORAGE_FULL"),
+        errors=(*ALWAYS, *_FINDING, "PATH_CONFLICT", "STORAGE_FULL"),
     ),
     Route(
         "GET",
@@ -439,7 +486,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="List the databases in the data dir",
         params=(TIMEOUT,),
         answers=(Answer("The databases", schema=schemas.DB_LIST),),
-        errors=(*_ALWAYS, "FILE_SYSTEM_ERROR"),
+        errors=(*ALWAYS, "FILE_SYSTEM_ERROR"),
     ),
     Route(
         "DELETE",
@@ -450,7 +497,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="Delete a database file and its side files",
         params=(DB, Param("confirm", Kind.TEXT, "Must be `yes`.", required=True), TIMEOUT),
         answers=(Answer("Deleted", schema=schemas.DB_DELETED),),
-        errors=(*_ALWAYS, *_FINDING),
+        errors=(*ALWAYS, *_FINDING),
     ),
     Route(
         "POST",
@@ -464,76 +511,10 @@ ROUTES: Final[tuple[Route, ...]] = (
         answers=(Answer("Done", schema=schemas.MAINTENANCE),),
         errors=(*_STORE_ERRORS, "STORAGE_FULL"),
     ),
-    Route(
-        "GET",
-        "/health",
-        health.health,
-        name="health",
-        tag="server",
-        summary="Whether the server can serve",
-        params=(TIMEOUT,),
-        answers=(
-            Answer("It can", schema=schemas.HEALTH),
-            Answer("A store cannot be served", status=503, schema=schemas.HEALTH),
-        ),
-        errors=_ALWAYS,
-    ),
-    Route(
-        "GET",
-        "/health/cache",
-        health.cache,
-        name="health_cache",
-        tag="server",
-        summary="What is open, and how it fares",
-        params=(TIMEOUT,),
-        answers=(Answer("What is open", schema=schemas.CACHE),),
-        errors=_ALWAYS,
-    ),
-    Route(
-        "GET",
-        "/openapi.json",
-        api_docs.openapi_json,
-        name="openapi_json",
-        tag="server",
-        summary="This document",
-        params=(TIMEOUT, *_CONDITIONAL),
-        answers=(
-            Answer("The document", schema=schemas.OPENAPI, headers=("ETag",)),
-            _UNCHANGED,
-        ),
-        errors=(*_ALWAYS, "CAS_MISMATCH"),
-    ),
-    Route(
-        "GET",
-        "/openapi.yaml",
-        api_docs.openapi_yaml,
-        name="openapi_yaml",
-        tag="server",
-        summary="This document, in YAML",
-        params=(TIMEOUT, *_CONDITIONAL),
-        answers=(Answer("The document", media_type=api_docs.YAML, headers=("ETag",)), _UNCHANGED),
-        errors=(*_ALWAYS, "CAS_MISMATCH"),
-    ),
-    Route(
-        "GET",
-        "/docs",
-        api_docs.docs_page,
-        name="docs",
-        tag="server",
-        summary="A page to read and try the API",
-        params=(TIMEOUT, *_CONDITIONAL),
-        answers=(
-            Answer("The page", media_type="text/html", headers=("ETag", "Content-Security-Policy")),
-            _UNCHANGED,
-        ),
-        errors=(*_ALWAYS, "CAS_MISMATCH"),
-        at_root=True,
-    ),
+    *SERVER_ROUTES,
 )
 
 RESERVED: Final[tuple[tuple[str, str], ...]] = (
-    ("GET", "/changes"),
-    ("GET", "/changes/stream"),
     ("POST", "/db"),
     ("GET", "/query"),
     ("GET", "/history"),

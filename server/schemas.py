@@ -47,9 +47,11 @@ ERROR: Final = shape(
         "failed": array(STRING),
         "gap_keys": array(STRING),
         "oldest_cursor": STRING,
+        "cursor": STRING,
+        "reason": {"enum": ["cursor_expired", "database_replaced"]},
         "outcome": {"const": "unknown"},
     },
-    optional=("current_etag", "failed", "gap_keys", "oldest_cursor", "outcome"),
+    optional=("current_etag", "failed", "gap_keys", "oldest_cursor", "cursor", "reason", "outcome"),
 )
 
 ENTRY: Final = shape(
@@ -286,6 +288,36 @@ DIFF: Final = shape(
         ),
         "stats": shape({"created": INTEGER, "modified": INTEGER, "deleted": INTEGER}),
         **_GAPS,
+    }
+)
+
+EVENT: Final = shape(
+    {
+        "seq": INTEGER,
+        "cursor": STRING,
+        "table": STRING,
+        "key": STRING,
+        "op": {"enum": ["set", "ttl", "delete", "expire"]},
+        "op_number": INTEGER,
+        "origin": {"enum": ["api", "sql", "file"]},
+        "ts": INTEGER,
+        "ts_ms": INTEGER,
+        "etag": _STRING_OR_NULL,
+        "expire_at": or_null(INTEGER),
+        "content_type": _STRING_OR_NULL,
+        **_VALUE_OR_NULL,
+        "value_omitted": {"enum": ["superseded", "expired", "too_large"]},
+    },
+    optional=("content_type", "value", "encoding", "value_omitted"),
+)
+
+CHANGES: Final = shape(
+    {
+        "cursor": STRING,
+        "events": array(EVENT),
+        "has_more": BOOLEAN,
+        "next_cursor": STRING,
+        "oldest_cursor": STRING,
     }
 )
 

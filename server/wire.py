@@ -11,6 +11,8 @@ import orjson
 
 from kvfs import content_types
 from kvfs.catalog import Listed
+from kvfs.feed import Event, Place
+from kvfs.feed import Page as Changes
 from kvfs.listing import Page, Query
 from kvfs.model import NS, NS_PER_MS, Entry, FileValue, Op, Outcome, WriteResult, value_bytes
 from kvfs.paths import TABLE_DEFAULT
@@ -98,7 +100,7 @@ def seconds(ns: int | None) -> int | None:
 # --- lists ---------------------------------------------------------------------------------------------
 
 
-def page_form(page: Page, query: Query, change_cursor: str) -> Json:
+def page_form(page: Page, query: Query) -> Json:
     """One page of keys."""
     count = len(page.entries) + len(page.prefixes)
     answer: Json = {
@@ -111,7 +113,7 @@ def page_form(page: Page, query: Query, change_cursor: str) -> Json:
         "has_more": page.has_more,
         "next_cursor": str(query.offset + count) if page.has_more else None,
         "next_after": page.last if page.has_more else None,
-        "change_cursor": change_cursor,
+        "change_cursor": str(page.cursor),
     }
     if query.delimiter:
         answer["delimiter"] = query.delimiter
@@ -285,6 +287,55 @@ def table_rolled_back_form(
         "keys_deleted": deleted,
         "changes": changes,
     }
+
+
+# --- the change feed ------------------------------------------------------------------------------------
+
+
+def changes_form(page: Changes, table: str, *, values: bool) -> Json:
+    """A page of events. `cursor` is where it has got to, which is where the next one begins."""
+    return {
+        "cursor": str(page.next),
+        "events": [event_form(event, table, values=values) for event in page.events],
+        "has_more": page.has_more,
+        "next_cursor": str(page.next),
+        "oldest_cursor": str(page.oldest),
+    }
+
+
+def no_changes_form(place: Place) -> Json:
+    """A page without events."""
+    return changes_form(Changes((), place.cursor, place.oldest), "", values=False)
+
+
+def place_form(place: Place) -> Json:
+    """A place to follow the log from."""
+    return {"cursor": str(place.cursor), "oldest_cursor": str(place.oldest)}
+
+
+def event_form(event: Event, table: str, *, values: bool) -> Json:
+    """One change of one key."""
+    op, entry = event.op, event.op.entry
+    form: Json = {
+        "seq": op.seq,
+        "cursor": str(event.cursor),
+        "table": table,
+        "key": op.key,
+        "op": event.kind,
+        "op_number": op.op_number,
+        "origin": op.origin,
+        "ts": op.ts_ns // NS,
+        "ts_ms": op.ts_ns // NS_PER_MS,
+        "etag": None if entry is None else entry.etag,
+        "expire_at": None if entry is None else seconds(entry.expire_ns),
+    }
+    if values:
+        form["content_type"] = None if entry is None else entry.content_type
+        if event.omitted is None:
+            form |= _value_or_null(event.value)
+        else:
+            form["value_omitted"] = event.omitted
+    return form
 
 
 def _gaps_form(past: PastEntries | Diff) -> Json:

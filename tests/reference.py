@@ -19,6 +19,8 @@ from kvfs.status import DatabaseStatus
 from kvfs.store import Reader, SelfContained
 from kvfs.valueops import missing
 
+LOG_ID = "4ef"
+
 
 class Reference:
     """All volumes, by their paths: what an engine closes is there again when it is opened."""
@@ -106,9 +108,6 @@ class ReferenceStore(SelfContained):
     ) -> Iterator[Reader]:
         yield ReferenceReader(self.volume.committed.logs.get(self.name, []), now_ns)
 
-    def log_id(self) -> str:
-        return "reference"
-
     def scan(self, prefix: str, now_ns: int, *, everything: bool = False) -> None: ...
 
     def unsettled_among(self, keys: Sequence[str]) -> list[str]:
@@ -175,8 +174,18 @@ class ReferenceReader:
     def tail(self) -> tuple[int, int]:
         return (self.log[-1].seq, self.log[-1].ts_ns) if self.log else (0, 0)
 
-    def last_op(self, key: str) -> Op | None:
-        return self.state_at(key, len(self.log))
+    def log_id(self) -> str:
+        return LOG_ID
+
+    def last_seq(self) -> int:
+        return len(self.log)
+
+    def pruned_seq(self) -> int:
+        return 0
+
+    def span(self, *, after: int, through: int, start: str, end: str | None, limit: int) -> list[Op]:
+        found = [self.facts(op.key, op.op_number) for op in self.log[after:through]]
+        return [op for op in found if op is not None and _within(op.key, start, end)][:limit]
 
     def op(self, key: str, op_number: int) -> Op | None:
         op = next((op for op in self.log if (op.key, op.op_number) == (key, op_number)), None)
@@ -215,7 +224,7 @@ class ReferenceReader:
 
 
 def _state(reader: ReferenceReader, key: str) -> KeyState:
-    op = reader.last_op(key)
+    op = reader.state_at(key, len(reader.log))
     return KeyState(None, 0) if op is None else KeyState(op.entry, op.op_number, op.op_type is OpType.EXPIRE)
 
 

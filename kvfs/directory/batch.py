@@ -214,7 +214,7 @@ class Batch:
         self._seen[key] = _Seen(found, digest, fresh=True)
         if known is not None and known.sha256 == digest:
             self._rows.append((known, found))
-            close_value(None if recorded else found.value)
+            close_value(found.value)
             return KeyState(known, number)
         content_type = content_types.of_file(key, found.value)
         if known is not None and content_types.still_true(known.content_type, found.value):

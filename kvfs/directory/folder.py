@@ -48,7 +48,6 @@ class Folder:
             raise
         self.synced_seq = -1
         self.counts = Counts()
-        self._tidy = False
         # Whether there may be ops that are not in their files: then the writer must begin a batch first.
         self.behind = True
         try:
@@ -113,9 +112,9 @@ class Folder:
                     raise TooHeavy
                 if state.index.applied_seq < 0:
                     recovery.rebuild(state, self.tree, applied=applied)
-                elif state.index.applied_seq < seq or not self._tidy:
+                elif state.index.applied_seq < seq or self.behind:
                     recovery.recover(state, self.tree)
-                self._tidy, self.behind = True, False
+                self.behind = False
         except (OSError, NoKey) as exc:
             state.rollback()
             raise FileSystemError(f"Cannot recover the folder's files: {exc}") from exc

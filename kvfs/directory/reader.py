@@ -32,6 +32,8 @@ class FolderReader(LogReader):
         self._looked = looked
         self._index = index
         self._read_file = read_file
+        # A look begins when something is first read. First at the index: all that it shows, the log has.
+        self._applied_seq = index.applied_seq()
 
     def page(
         self,
@@ -59,7 +61,7 @@ class FolderReader(LogReader):
 
     def tail(self) -> tuple[int, int]:
         # Ops that the log has already and the index has not may not show in what was read.
-        return self._index.applied_seq(), super().tail()[1]
+        return self._applied_seq, super().tail()[1]
 
     def _with_value(self, row: Row) -> Entry | None:
         """A row's entry with the value that its file has; None if that is not what the index knows.

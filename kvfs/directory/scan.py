@@ -9,7 +9,7 @@ is told.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from kvfs.directory.files import Tree
 from kvfs.directory.index import UNTRUSTED, Index
@@ -21,20 +21,21 @@ Mark = Callable[[str, Signature | None], None]
 """Called when all that a folder holds was gone through: its path, and its signature from before that."""
 
 
-def changed_folders(tree: Tree, index: Index, prefix: str) -> list[str]:
+def changed_folders(tree: Tree, index: Index, prefix: str) -> Iterator[str]:
     """The known folders under a key prefix that changed, or the deepest one if it is not known."""
     components = deepest_folder(prefix)
     if tree.rules().against_folder(components) is not None:
-        return []
+        return
     base = "/".join(components)
     known = index.folders(base)
-    changed = [path for path, signature in known if _has_changed(tree, path, signature)]
     if not any(path == base for path, _ in known):
-        changed.append(base)
-    return changed
+        yield base
+    for path, signature in known:
+        if _has_changed(tree, path, signature):
+            yield path
 
 
-def scan(tree: Tree, index: Index, folders: list[str], mark: Mark, *, everything: bool) -> Iterator[str]:
+def scan(tree: Tree, index: Index, folders: Iterable[str], mark: Mark, *, everything: bool) -> Iterator[str]:
     """The keys in these folders, and new folders below them, that appeared or vanished.
 
     With `everything`, `folders` are gone through with all that is below them, whether they changed or

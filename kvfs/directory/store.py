@@ -126,24 +126,11 @@ class DirectoryStore:
         except IndexLost as exc:
             raise Unsettled from exc
 
-    def log_id(self) -> str:
-        return "" if self._folder is None else self._folder.state.log_id
-
     def scan(self, prefix: str, now_ns: int, *, everything: bool = False) -> Iterator[str] | None:
         folder = self._look()
         if folder is None:
             return None
-        if folder.behind:
-            return _Restarting(lambda: self._scan(folder, prefix, now_ns, everything=everything))
-        try:
-            everything = everything or folder.new_rules() is not None
-            folders = [""] if everything else changed_folders(folder.tree, folder.state.index, prefix)
-            due = bool(_due(folder, now_ns, 1))
-        except IndexLost:
-            folders = [""]  # the writer makes the index anew before it goes through this
-        except OSError as exc:
-            raise from_os_error(exc, "scan the folder") from exc
-        if not folders and not due:
+        if not (everything or folder.behind or _may_have_changed(folder, prefix, now_ns)):
             return None
         return _Restarting(lambda: self._scan(folder, prefix, now_ns, everything=everything))
 
@@ -445,6 +432,18 @@ class _Restarting(Iterator[str]):
 def _due(folder: Folder, now_ns: int, limit: int) -> list[str]:
     """Keys whose TTL has run out; where no file can be taken away, they stay as they are."""
     return [] if folder.state.ephemeral else folder.state.index.due(now_ns, limit)
+
+
+def _may_have_changed(folder: Folder, prefix: str, now_ns: int) -> bool:
+    """Whether a scan of a prefix may find anything; ends at the first folder that changed."""
+    try:
+        if folder.new_rules() is not None or _due(folder, now_ns, 1):
+            return True
+        return next(changed_folders(folder.tree, folder.state.index, prefix), None) is not None
+    except IndexLost:
+        return True  # the writer makes the index anew before it goes through this
+    except OSError as exc:
+        raise from_os_error(exc, "scan the folder") from exc
 
 
 def _changed(folder: Folder, key: str) -> bool:

@@ -116,7 +116,7 @@ class EngineDriver(Driver):
         )
         with self._handle() as handle:
             page = handle.list(query)
-            change_cursor = handle.cursor(page.seq)
+            change_cursor = str(page.cursor)
         count = len(page.entries) + len(page.prefixes)
         return Page(
             keys=[entry.key for entry in page.entries],

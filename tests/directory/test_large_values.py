@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count, islice
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from tests.directory.conftest import UNWATCHED, Folder, whole
 from tests.polling import eventually
 
 LARGE = BLOB_MIN_BYTES + 1000
+MANY = [f"{number:03}" for number in range(130)]
 
 
 @pytest.fixture
@@ -124,6 +128,54 @@ def test_a_large_value_is_read_from_its_blob_piece_by_piece(folder: Folder) -> N
     with entry.value as blob:
         assert blob.read(5, 10) == value[5:15]
         assert value_bytes(blob) == value
+
+
+# --- many of them ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def few_descriptors(spare: int = 120) -> Iterator[None]:
+    """No more than so many files can be opened beside those that are open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = {int(fd) for fd in os.listdir("/proc/self/fd")}
+    # What is open beyond the limit stays open.
+    limit = next(islice((fd for fd in count() if fd not in taken), spare, None))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def put_many(folder: Folder, size: int) -> None:
+    """Make each of `MANY` a file of so many zeros, which takes no room on the disk."""
+    for key in MANY:
+        os.truncate(folder.write(key, b""), size)
+
+
+def test_more_large_values_than_files_can_be_open_are_rolled_back_at_once(folder: Folder) -> None:
+    put_many(folder, LARGE)
+    folder.store.settle_all()
+    then = folder.clock()
+    for key in MANY:
+        (folder.root / key).unlink()
+    with few_descriptors():
+        outcome = folder.store.rollback_table(then)
+    assert [result.key for result in outcome.results] == MANY
+    assert {key: len(value) for key, value in folder.files().items()} == dict.fromkeys(MANY, LARGE)
+    folder.check()
+
+
+def test_more_edited_large_files_than_can_be_open_are_rolled_back_by_name(folder: Folder) -> None:
+    put_many(folder, LARGE)
+    folder.store.settle_all()
+    then = folder.clock()
+    put_many(folder, LARGE + 1)
+    with few_descriptors():
+        outcome = folder.store.rollback_table(then, keys=MANY)
+    assert [result.key for result in outcome.results] == MANY
+    assert {key: len(value) for key, value in folder.files().items()} == dict.fromkeys(MANY, LARGE)
+    assert len(folder.check()) == 3 * len(MANY)
 
 
 # --- the baseline ----------------------------------------------------------------------------------------

@@ -133,6 +133,24 @@ def test_a_read_only_mount_knows_the_history_and_numbers_edits_after_it(
         assert whole(store.get_at("k", before_ns)) == b'{"a":1}'
 
 
+def test_a_read_only_mount_tells_what_a_rollback_would_do(folder: Folder, tmp_path: Path) -> None:
+    folder.store.set("k", b"1")
+    folder.store.set("runs out", b"1", ttl_s=5)
+    then = folder.clock()
+    folder.store.set("runs out", b"2", ttl_s=5)
+    clock = HurriedClock()
+    with read_only(folder.db, tmp_path / "ro") as mount, opened(mount, clock) as store:
+        folder.write("k", b"2")
+        folder.write("new", b"1")
+        clock.hurry(10)
+        told = store.rollback_table(then, dry_run=True)
+        assert [(each.key, each.removed) for each in told.results] == [("k", 0), ("new", 1), ("runs out", 0)]
+        with pytest.raises(FileSystemError, match="read-only"):
+            store.rollback_table(then)
+        assert keys(store) == ["k", "new"]
+    assert folder.files() == {"k": b"2", "new": b"1", "runs out": b"2"}
+
+
 def test_what_was_closed_is_known_on_a_read_only_mount(folder: Folder, tmp_path: Path) -> None:
     for _ in range(3):
         folder.store.set("k", b"1")

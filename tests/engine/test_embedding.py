@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,17 @@ def test_a_store_does_all_that_a_server_does(path: str) -> None:
         assert store.get_many(["a", "d"])["a"] is None
     with kvfs.open(path, "t", create=False) as store:
         assert [*store.keys()] == ["d"]
+
+
+def test_what_a_handle_returns_is_public() -> None:
+    methods = [each for _, each in inspect.getmembers(kvfs.Handle, inspect.isfunction)]
+    named = {
+        name
+        for method in methods
+        if not method.__name__.startswith("_")
+        for name in re.findall(r"\b[A-Z]\w+", str(inspect.signature(method).return_annotation))
+    }
+    assert named - {"Iterator", "None"} <= set(kvfs.__all__)
 
 
 def test_without_create_nothing_is_made(path: str, tmp_path: Path) -> None:

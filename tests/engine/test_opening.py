@@ -28,6 +28,7 @@ from kvfs.errors import (
 )
 from kvfs.paths import Paths
 from tests import invariants
+from tests.clocks import HurriedClock
 from tests.engine.mounting import Disk, mounted
 from tests.engine.place import TABLE, Place, open_files, value_of
 from tests.polling import eventually
@@ -277,7 +278,7 @@ def test_a_table_that_another_program_dropped_reads_as_empty_and_the_next_write_
         store.set("other", b"2")
         store.set("new", b"1")
         assert [*store.keys()] == ["k", "new", "other"]
-    assert [op.op_number for op in table.check()] == [1, 1, 2, 2, 1]
+    assert [op.op_number for op in table.check()] == [1, 1, 2, 2, 3, 3, 1]
 
 
 def test_rows_that_plain_sql_inserted_are_keys(table: Place) -> None:
@@ -291,7 +292,7 @@ def test_rows_that_plain_sql_inserted_are_keys(table: Place) -> None:
         assert value_of(store, "int") == b"42"
         assert [*store.keys()] == ["a", "blob", "int", "text"]
         assert store.incr("int").number == 43
-        assert store.set("text", b"ours").op_number == 1
+        assert store.set("text", b"ours").op_number == 2
         store.delete("blob")
         assert [*store.keys()] == ["a", "int", "text"]
 
@@ -360,6 +361,25 @@ def test_a_database_file_that_is_read_only_is_read_and_not_written(table: Place)
         assert value_of(store, "k") == b"x"
     with table.store() as store:
         store.set("k", b"y")
+
+
+def test_a_read_only_database_tells_what_a_rollback_would_do(table: Place) -> None:
+    clock = HurriedClock()
+    with table.store(clock=clock) as store:
+        store.set("k", b"1")
+        store.set("runs out", b"1", ttl_s=5)
+        then = clock()
+        store.set("k", b"2")
+        store.set("new", b"1")
+        store.set("runs out", b"2", ttl_s=5)
+    clock.hurry(10)
+    with _immutable(table.path), table.engine(clock=clock) as engine, engine.lease(table.db, TABLE) as store:
+        told = store.rollback_table(then, dry_run=True)
+        assert [(each.key, each.removed) for each in told.results] == [("k", 0), ("new", 1), ("runs out", 0)]
+        with pytest.raises(DatabaseError, match="read-only"):
+            store.rollback_table(then)
+        assert [*store.keys()] == ["k", "new"]
+    assert len(table.check()) == 5
 
 
 @contextmanager

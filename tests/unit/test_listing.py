@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kvfs.listing import Page, Query, page
 from kvfs.model import Entry, Op, OpType, Origin
 from tests import nasty
-from tests.reference import ReferenceReader
+from tests.reference import LOG_ID, ReferenceReader
 
 
 def reader_of(keys: list[str], size: int = 1) -> ReferenceReader:
@@ -71,7 +71,7 @@ def test_pages_after_each_other_show_everything_once(keys: list[str], query: Que
     while True:
         one = page(reader, replace(query, after=after))
         assert one.total == len(expected)
-        assert one.seq == len(keys)
+        assert one.cursor == (LOG_ID, len(keys))
         assert len(shown_on(one)) <= query.limit
         found += shown_on(one)
         assert one.has_more is (len(found) < len(expected))

@@ -106,7 +106,7 @@ def test_a_tombstone_comes_back_without_an_entry(
     op = Op(1, "k", 1, op_type, Origin.API, 5, None, recorded)
     LOG.append(connection, [op])
     assert LOG.op(connection, "k", 1) == op
-    assert LOG.last_op(connection, "k") == op
+    assert LOG.last(connection, "k") == (1, op_type)
 
 
 def test_a_key_has_one_op_of_a_number(connection: apsw.Connection) -> None:

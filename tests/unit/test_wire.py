@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvfs import errors
+from kvfs.cursor import Cursor
 from kvfs.listing import Page, Query
 from kvfs.model import NS, Entry, Outcome, WriteResult
 from kvfs.timetravel import PastKeys
@@ -123,16 +124,16 @@ def test_an_earlier_answer_says_that_it_is_one() -> None:
 
 
 def test_a_page_has_its_fields() -> None:
-    page = Page((ENTRY,), (), has_more=False, last="k", total=None, seq=9)
-    form = wire.page_form(page, Query(), "c.9")
+    page = Page((ENTRY,), (), has_more=False, last="k", total=None, cursor=Cursor("c", 9))
+    form = wire.page_form(page, Query())
     assert set(form) == fields(schemas.PAGE)
     assert (form["keys"], form["count"], form["next_cursor"], form["next_after"]) == (["k"], 1, None, None)
     assert set(form["items"][0]) == {*fields(schemas.PAGE["properties"]["items"]["items"])}
 
 
 def test_a_page_that_is_not_the_last_says_how_to_go_on() -> None:
-    page = Page((ENTRY,), ("k/", "l/"), has_more=True, last="l/", total=12, seq=9)
-    form = wire.page_form(page, Query(offset=5, limit=3, delimiter="/", values=True), "c.9")
+    page = Page((ENTRY,), ("k/", "l/"), has_more=True, last="l/", total=12, cursor=Cursor("c", 9))
+    form = wire.page_form(page, Query(offset=5, limit=3, delimiter="/", values=True))
     assert (form["next_cursor"], form["next_after"], form["total"]) == ("8", "l/", 12)
     assert (form["prefixes"], form["count"], form["items"][0]["value"]) == (("k/", "l/"), 3, "v")
 
