@@ -10,9 +10,11 @@
 
 from kvfs import errors
 from kvfs.config import Config
+from kvfs.cursor import Cursor
 from kvfs.engine import Engine
 from kvfs.engine import open_store as open
 from kvfs.errors import KvfsError
+from kvfs.feed import Changes, ChangesQuery, Place
 from kvfs.handle import Handle
 from kvfs.listing import Page, Query
 from kvfs.model import Entry, FileValue, Op, Outcome, Set, WriteResult
@@ -23,7 +25,10 @@ from kvfs.timetravel import Diff, History, PastEntries, PastKeys
 __version__ = "0.1.0"
 
 __all__ = [
+    "Changes",
+    "ChangesQuery",
     "Config",
+    "Cursor",
     "Diff",
     "Engine",
     "Entry",
@@ -37,6 +42,7 @@ __all__ = [
     "PastEntries",
     "PastKeys",
     "Pending",
+    "Place",
     "Query",
     "Rebuilt",
     "Set",

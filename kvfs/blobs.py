@@ -83,10 +83,15 @@ class Blobs:
             raise
         disk.sync(home)
 
-    def drop(self, sha256: bytes) -> None:
-        """Remove a blob that no op names."""
-        with suppress(FileNotFoundError):
-            os.unlink(self.path(sha256))
+    def drop(self, sha256: bytes) -> int:
+        """Remove a blob that no op names; how many bytes it had, 0 where there is none. Raises OSError."""
+        path = self.path(sha256)
+        try:
+            size = os.stat(path).st_size
+            os.unlink(path)
+        except FileNotFoundError:
+            return 0
+        return size
 
     def kept(self) -> Iterator[bytes]:
         """The hashes of all blobs."""

@@ -31,5 +31,17 @@ class Config:
     """How many volumes (database files, folder stores) are kept open at once."""
     idle_close_s: float = 60.0
     """A volume that nobody used for so long is closed."""
+    retention_grace_s: float = 3600.0
+    """Younger ops stay, whatever a store's retention says: for who follows the changes and was away."""
     history_scan_cap: int = 100_000
     """How many candidate keys a read of the past looks at."""
+    sql_max_temp_bytes: int = 1 << 30
+    """How large the temporary files of all SQL together may become, with which large sorts go on."""
+
+    @property
+    def sqlite_memory_bytes(self) -> int:
+        """What SQLite may take in a server's process, for all databases together.
+
+        To write a value to a table and its log takes four times its size for a moment; two may do so at once.
+        """
+        return max(64 * MIB, 8 * self.max_value_bytes)

@@ -11,8 +11,8 @@ from typing import Final
 import apsw
 
 from kvfs import disk, idempotency, sqlite
-from kvfs.errors import DatabaseError, InvalidParameters, from_os_error
-from kvfs.sqlite import ReadPool
+from kvfs.errors import InvalidParameters, from_os_error
+from kvfs.sqlite import ReadPool, Space
 from kvfs.status import DatabaseStatus
 
 _OPEN_WAIT_S: Final = 5.0
@@ -24,7 +24,7 @@ class Database:
     def __init__(self, path: str, *, create: bool = False) -> None:
         self.path = path
         deadline = time.monotonic() + _OPEN_WAIT_S
-        self._writing = sqlite.connect(path, create=create, deadline=deadline)
+        self._writing = sqlite.connect(path, create=create, shrinkable=True, deadline=deadline)
         self._reading = ReadPool(path)
         self._identity: tuple[int, int] | None = None
         self._closed = False
@@ -63,13 +63,7 @@ class Database:
             self._writing.execute("BEGIN" if self.readonly else "BEGIN IMMEDIATE")
 
     def commit(self) -> None:
-        try:
-            self._writing.execute("COMMIT")
-        except apsw.IOError as exc:
-            # The commit record may have reached the disk before the sync of it failed.
-            raise DatabaseError(f"Cannot commit: {exc}", outcome="unknown") from exc
-        except apsw.Error as exc:
-            raise sqlite.translate(exc, "commit") from exc
+        sqlite.commit(self._writing)
 
     def finish(self) -> None:
         return None
@@ -99,6 +93,14 @@ class Database:
 
     def synced(self, mark: int) -> None:
         return None
+
+    def shrink(self, pages: int) -> Space:
+        with sqlite.errors("give free pages back"):
+            return sqlite.give_back(self._writing, pages)
+
+    def checkpoint(self) -> None:
+        with self._reading.borrow() as connection:
+            sqlite.checkpoint(connection)
 
     # --- being there -----------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final
@@ -26,14 +26,19 @@ from kvfs.errors import (
     DeadlineExceeded,
     KvfsError,
     Overloaded,
+    PathIsDirectory,
     StorageFailure,
+    Unavailable,
     from_os_error,
 )
 from kvfs.followers import Ending
 from kvfs.handle import Handle
 from kvfs.model import NS, Clock, Write
-from kvfs.paths import TABLE_DEFAULT, Kind, Location, Paths, check_db, check_table
+from kvfs.paths import STATE_DIR, TABLE_DEFAULT, Kind, Location, Paths, check_db, check_table
 from kvfs.pending import Pending
+from kvfs.query_log import QueryLog
+from kvfs.sql.database import SqlDatabase
+from kvfs.sql.interrupts import Interrupter
 from kvfs.status import EngineStatus, OpenStatus
 from kvfs.store import Store, Volume
 from kvfs.table import TableStore
@@ -47,6 +52,7 @@ _CHECKPOINT_EVERY_TICKS: Final = 5
 _FORGET_EVERY_TICKS: Final = 600
 _LEASE_WAIT_S: Final = 10.0
 _TEND_S: Final = 3.0
+_RETAIN_S: Final = 0.1
 _CACHED_NAMES: Final = 10_000
 _FAILURES_KEPT: Final = 100
 
@@ -57,6 +63,8 @@ class Opened:
 
     volume: Volume
     store: Callable[[str], Store]
+    file: Database | None = None
+    """The volume itself where SQL can be run on it."""
 
 
 Opener = Callable[[Location, Config, bool], Opened]
@@ -65,7 +73,7 @@ Opener = Callable[[Location, Config, bool], Opened]
 
 def _open_database(location: Location, config: Config, create: bool) -> Opened:
     file = Database(location.path, create=create)
-    return Opened(file, lambda table: TableStore(file, table))
+    return Opened(file, lambda table: TableStore(file, table), file)
 
 
 def _open_directory(location: Location, config: Config, create: bool) -> Opened:
@@ -90,6 +98,7 @@ class _Open:
     volume: Volume
     store: Callable[[str], Store]
     writer: Writer
+    sql: SqlDatabase | None
     handles: dict[str, Handle] = field(default_factory=dict)
     users: int = 0
     used: float = 0.0
@@ -116,6 +125,8 @@ class _Open:
             # Whatever the last checkpoint misses is in the op-log.
             _LOG.warning("cannot checkpoint %s: %s", self.key, exc.message)
         self.writer.close()
+        if self.sql is not None:
+            self.sql.close()
         self.volume.close()
 
 
@@ -128,6 +139,13 @@ class Lease:
         self._engine = engine
         self._open: _Open | None = opened
         self.handle = handle
+
+    @property
+    def sql(self) -> SqlDatabase:
+        """SQL on the database file. Raises `PathIsDirectory` for a folder."""
+        if self._open is None or self._open.sql is None:
+            raise PathIsDirectory("Path is a directory: a database file is needed")
+        return self._open.sql
 
     def release(self) -> None:
         """Let the store be closed; idempotent."""
@@ -165,6 +183,8 @@ class Engine:
         self._openers = openers
         self.config = config or Config()
         self.clock = clock
+        self.queries = QueryLog(os.path.join(paths.data_dir, STATE_DIR, "queries.db"))
+        self.interrupter = Interrupter(max_temp_bytes=self.config.sql_max_temp_bytes)
         # Guards `_volumes`, `_names`, `_failed`, `_closed` and the counters in `_Open`; held for moments.
         self._lock = threading.Lock()
         self._released = threading.Condition(self._lock)
@@ -179,6 +199,9 @@ class Engine:
         self._stop = threading.Event()
         self._reaper = threading.Thread(target=self._reap, name="kvfs-reaper", daemon=True)
         self._reaper.start()
+        # A thread of its own: expiries must not wait for it.
+        self._retainer = threading.Thread(target=self._retain, name="kvfs-retention", daemon=True)
+        self._retainer.start()
 
     # --- leases ------------------------------------------------------------------------------------------
 
@@ -303,7 +326,10 @@ class Engine:
                 Database(path).close()
             else:
                 self._retire(opened, Ending.DELETED)
-            return path, database.delete(path)
+            removed = database.delete(path)
+        with suppress(KvfsError):
+            self.queries.clear(path)
+        return path, removed
 
     # --- closing -----------------------------------------------------------------------------------------
 
@@ -313,12 +339,15 @@ class Engine:
             self._closed = True
         self._stop.set()
         self._reaper.join()
+        self._retainer.join()
         with self._lock:
             volumes = list(self._volumes.values())
             self._volumes.clear()
             self._names.clear()
         for opened in volumes:
             opened.close()
+        self.interrupter.close()
+        self.queries.close()
 
     def __enter__(self) -> Engine:
         return self
@@ -395,13 +424,19 @@ class Engine:
             config=self.config,
             turn=self._turn,
         )
-        opened = _Open(key, location, got.volume, got.store, writer, used=time.monotonic())
+        sql = None if got.file is None else self._sql(got.file, writer)
+        opened = _Open(key, location, got.volume, got.store, writer, sql, used=time.monotonic())
         with self._lock:
             if not self._closed:
                 self._volumes[key] = opened
                 return opened
         opened.close()
         raise Overloaded("The server is stopping", retry_after_s=1)
+
+    def _sql(self, file: Database, writer: Writer) -> SqlDatabase:
+        return SqlDatabase(
+            file, writer, self.interrupter, config=self.config, clock=self.clock, record=self.queries.record
+        )
 
     def _mend(self, key: str) -> None:
         """What lies here can be opened, or there is nothing to open any more."""
@@ -478,11 +513,9 @@ class Engine:
                     self._follow(key, location)
 
     def _tend(self, opened: _Open, *, checkpoint: bool, forget: bool) -> None:
-        with self._lock:
-            if self._volumes.get(opened.key) is not opened:
+        with self._kept_open(opened) as is_open:
+            if not is_open:
                 return
-            opened.users += 1
-        try:
             if opened.expiring is None or opened.expiring.done():
                 for handle in list(opened.handles.values()):
                     opened.expiring = handle.reap(deadline=time.monotonic() + _TEND_S) or opened.expiring
@@ -492,11 +525,6 @@ class Engine:
                 now_s = self.clock() // NS
                 opened.submit(lambda batch: batch.forget(now_s))
             pending = any(handle.next_expiry() is not None for handle in list(opened.handles.values()))
-        finally:
-            with self._released:
-                opened.users -= 1
-                if not opened.users:
-                    self._released.notify_all()
         if opened.volume.watching:
             if opened.volume.replaced():
                 self._vacant[opened.key] = opened.location
@@ -509,6 +537,20 @@ class Engine:
                         return
                     self._forget(opened)
                 opened.close()
+
+    @contextmanager
+    def _kept_open(self, opened: _Open) -> Iterator[bool]:
+        """Keep a volume from being closed meanwhile, which counts as no use of it; False if it is closed."""
+        with self._lock:
+            is_open = self._volumes.get(opened.key) is opened
+            opened.users += is_open
+        try:
+            yield is_open
+        finally:
+            with self._released:
+                opened.users -= is_open
+                if not opened.users:
+                    self._released.notify_all()
 
     def _follow(self, key: str, location: Location) -> None:
         """Watch what lies now where a watched folder was taken away, as soon as there is something.
@@ -525,13 +567,25 @@ class Engine:
             elif os.path.isdir(location.path):
                 self._vacant[key] = location
 
+    # --- the retention's thread ---------------------------------------------------------------------------
+
+    def _retain(self) -> None:
+        """Enforce the retention of what is open, each store for a little while at a time."""
+        while not self._stop.wait(_TICK_S):
+            with self._lock:
+                volumes = list(self._volumes.values())
+            for opened in volumes:
+                with _tending(opened.key), self._kept_open(opened) as is_open:
+                    for handle in list(opened.handles.values()) if is_open else ():
+                        handle.retain(time.monotonic() + _RETAIN_S)
+
 
 @contextmanager
 def _tending(key: str) -> Iterator[None]:
-    """What fails in the reaper's thread is told, and tried again later."""
+    """What fails in a thread of the engine's own is told, and tried again later."""
     try:
         yield
-    except Overloaded:
+    except Unavailable:
         pass  # somebody else is at it, or it is being closed
     except KvfsError as exc:
         _LOG.warning("cannot tend %s: %s", key, exc.message)

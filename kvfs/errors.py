@@ -4,6 +4,8 @@
     ├── BadRequest              the caller's fault, before anything was looked up
     │   ├── InvalidDbPath           INVALID_DB_PATH
     │   ├── InvalidParameters       INVALID_PARAMETERS
+    │   │   └── SqlError                INVALID_PARAMETERS
+    │   │       └── NotASelect              INVALID_PARAMETERS
     │   ├── InvalidSqliteHeader     INVALID_SQLITE_HEADER
     │   ├── PathIsDirectory         PATH_IS_DIRECTORY
     │   └── PayloadTooLarge         PAYLOAD_TOO_LARGE
@@ -60,6 +62,21 @@ class InvalidParameters(BadRequest):
     """A parameter or a body is missing, malformed or contradictory."""
 
     code = "INVALID_PARAMETERS"
+
+
+class SqlError(InvalidParameters):
+    """SQL that SQLite refuses, or that kvfs does not allow; `batch_index` is which of a batch's values."""
+
+    def __init__(self, message: str, *, batch_index: int | None = None) -> None:
+        super().__init__(message)
+        self.batch_index = batch_index
+
+
+class NotASelect(SqlError):
+    """SQL that is not one SELECT, where nothing else is allowed."""
+
+    def __init__(self) -> None:
+        super().__init__("only SELECT is allowed")
 
 
 class InvalidSqliteHeader(BadRequest):

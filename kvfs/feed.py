@@ -68,7 +68,7 @@ class Event(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class ChangesQuery:
     """Which events: ops after `since` of keys under `prefix`, with their values if `values`.
 
     A page ends after `limit` events, or with the one that fills `max_bytes` of memory, or where the seqs
@@ -91,7 +91,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Changes:
     """Events in order; `next` is where to read on, and `oldest` from where it could be read.
 
     `has_more`: the log goes on at `next`, perhaps with ops of other keys alone. `unfinished`: it has ops that
@@ -128,7 +128,7 @@ def place(reader: Reader, since: Cursor | None) -> Place:
     raise ChangeCursorExpired(message, reason=lost, oldest_cursor=str(oldest), cursor=str(now))
 
 
-def page(reader: Reader, query: Query) -> Page:
+def changes(reader: Reader, query: ChangesQuery) -> Changes:
     """The events after a cursor, some of them; raises `ChangeCursorExpired`."""
     since, oldest = place(reader, query.since)
     tail = reader.tail()[0]
@@ -150,7 +150,7 @@ def page(reader: Reader, query: Query) -> Page:
             break
     cut = len(events) < len(ops) or len(events) == query.limit
     end = events[-1].op.seq if cut and events else max(since.seq, through)
-    return Page(
+    return Changes(
         events=tuple(events),
         next=Cursor(since.log_id, end),
         oldest=oldest,

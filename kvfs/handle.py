@@ -11,13 +11,14 @@ from typing import Final, NamedTuple, TypeVar
 from kvfs import content_types, feed, listing, timetravel
 from kvfs.config import Config
 from kvfs.cursor import Cursor
-from kvfs.errors import DeadlineExceeded, InvalidParameters, NotFound, Overloaded, PathConflict
+from kvfs.errors import InvalidParameters, NotFound, Overloaded, PathConflict, from_os_error
 from kvfs.followers import Follower
 from kvfs.idempotency import fingerprint
 from kvfs.keys import check_key
 from kvfs.looking import Looking, noting
 from kvfs.model import (
     INLINE_MAX_BYTES,
+    UNCHANGED,
     BatchDelete,
     BatchSet,
     Clock,
@@ -34,16 +35,19 @@ from kvfs.model import (
     Pop,
     Push,
     Remove,
+    Retention,
     Rollback,
     RollbackTable,
     Set,
     SetTtl,
+    Unchanged,
     Value,
     Write,
     WriteResult,
 )
 from kvfs.pending import Pending
-from kvfs.status import Rebuilt
+from kvfs.pruner import Pruner
+from kvfs.status import Pruned, Rebuilt
 from kvfs.store import Reader, Store, Unsettled
 from kvfs.writer import Batch, Writer
 
@@ -69,6 +73,7 @@ class Handle:
         self._writer = writer
         self._config = config
         self._clock = clock
+        self._pruner = Pruner(store, writer, self._look, config=config, clock=clock)
         self._on_close: Callable[[], None] | None = None
 
     @property
@@ -125,7 +130,7 @@ class Handle:
             looking = self._writer.submit(
                 lambda batch: batch.on(self._store).entry(key), deadline=deadline, heavy=True
             )
-            return self._wait(looking, deadline)
+            return looking.wait(deadline)
 
     def get_many(self, keys: Iterable[str], *, deadline: float | None = None) -> dict[str, Entry | None]:
         """An entry for each key, None where there is none; values in memory."""
@@ -172,7 +177,7 @@ class Handle:
         # Only when recovery is through does the store know which keys there were.
         self._settle(iter(()), deadline)
         self._settle(self._store.scan("", self._clock(), everything=True), deadline)
-        self._wait(self._writer.submit(self._note_baseline, deadline=deadline, heavy=True), deadline)
+        self._writer.submit(self._note_baseline, deadline=deadline, heavy=True).wait(deadline)
 
     def rebuild(self, progress: Progress | None = None, *, deadline: float | None = None) -> Rebuilt:
         """Forget a folder's index, and make it anew from the files; what is found changed is logged.
@@ -184,7 +189,7 @@ class Handle:
         if not self._store.directory:
             raise InvalidParameters("a table has no index to rebuild: only folders have one")
         began = time.monotonic()
-        self._wait(self._writer.submit(self._forget_index, deadline=deadline, heavy=True), deadline)
+        self._writer.submit(self._forget_index, deadline=deadline, heavy=True).wait(deadline)
         survey = self._store.survey()
         tell = progress or _tell_nobody
         tell(0, survey.files)
@@ -194,7 +199,7 @@ class Handle:
             changed += step.changed
             recorded += step.recorded
             tell(min(looked, survey.files), survey.files)
-        self._wait(self._writer.submit(self._note_baseline, deadline=deadline, heavy=True), deadline)
+        self._writer.submit(self._note_baseline, deadline=deadline, heavy=True).wait(deadline)
         duration_s = time.monotonic() - began
         self._store.note_rebuild(duration_s)
         tell(survey.files, survey.files)
@@ -311,13 +316,13 @@ class Handle:
         """
         return self._look(lambda reader: feed.place(reader, since), deadline)
 
-    def changes(self, query: feed.Query, *, deadline: float | None = None) -> feed.Page:
+    def changes(self, query: feed.ChangesQuery, *, deadline: float | None = None) -> feed.Changes:
         """A page of what changed; raises `ChangeCursorExpired`. It does not look for outside edits itself."""
-        page = self._look(lambda reader: feed.page(reader, query), deadline)
+        page = self._look(lambda reader: feed.changes(reader, query), deadline)
         if page.unfinished and not page.has_more and not page.events:
             # Whoever logged the rest is at it, or did not live to put it in place: the writer finds out.
             self._settle(iter(()), deadline)
-            page = self._look(lambda reader: feed.page(reader, query), deadline)
+            page = self._look(lambda reader: feed.changes(reader, query), deadline)
         return page
 
     def follow(self, follower: Follower) -> Callable[[], None]:
@@ -360,7 +365,7 @@ class Handle:
         self, write: Write, *, deadline: float | None = None, idempotency_key: str | None = None
     ) -> Outcome:
         """As `submit`, and wait for it."""
-        return self._wait(self.submit(write, deadline=deadline, idempotency_key=idempotency_key), deadline)
+        return self.submit(write, deadline=deadline, idempotency_key=idempotency_key).wait(deadline)
 
     def set(
         self,
@@ -472,6 +477,35 @@ class Handle:
         """Make the store's table and op-log, if they are not there yet."""
         self._writer.submit(lambda batch: batch.on(self._store).create(), heavy=True).result()
 
+    # --- what stays of the past --------------------------------------------------------------------------
+
+    def prune(
+        self, *, before_ns: int | None = None, keep_last: int | None = None, deadline: float | None = None
+    ) -> Pruned:
+        """Remove old ops for good; reads and writes go on meanwhile.
+
+        What a key was at `before_ns` (Unix nanoseconds) and later stays known, and its last `keep_last` ops
+        stay, by whichever rule. What ends it after a part is told in the result. Raises `InvalidParameters`.
+        """
+        return self._pruner.prune(before_ns=before_ns, keep_last=keep_last, deadline=deadline)
+
+    def retention(self, *, deadline: float | None = None) -> Retention:
+        """What the store keeps of its past by itself."""
+        return self._look(lambda reader: reader.standing().retention, deadline)
+
+    def set_retention(
+        self,
+        *,
+        keep_last: int | Unchanged | None = UNCHANGED,
+        max_age_s: int | Unchanged | None = UNCHANGED,
+        deadline: float | None = None,
+    ) -> Retention:
+        """Change what the store keeps of its past by itself, as long as it is open; what that is then.
+
+        Raises `InvalidParameters` for what is below 1.
+        """
+        return self._pruner.set_retention(keep_last=keep_last, max_age_s=max_age_s, deadline=deadline)
+
     # --- what the engine asks ---------------------------------------------------------------------------
 
     def reap(self, *, deadline: float | None = None) -> Pending[int] | None:
@@ -482,6 +516,10 @@ class Handle:
         return self._writer.submit(
             lambda batch: batch.on(self._store).expire_due(_REAP_CHUNK), deadline=deadline, heavy=True
         )
+
+    def retain(self, deadline: float) -> None:
+        """Remove some of what the store's retention does not keep, until the deadline."""
+        self._pruner.retain(deadline)
 
     def watch(self) -> None:
         """Have the store notice by itself what is done behind the server's back."""
@@ -495,12 +533,15 @@ class Handle:
 
     def _look(self, read: Callable[[Reader], T], deadline: float | None) -> T:
         """What `read` makes of one consistent look, when nothing is left that a crash has left undone."""
-        for _ in range(_LIST_ATTEMPTS):
+        for attempt in range(_LIST_ATTEMPTS):
             try:
                 with self._store.reading(self._clock(), deadline) as reader:
                     return read(reader)
             except Unsettled as exc:
                 self._settle(iter(exc.keys), deadline)
+            except FileNotFoundError as exc:
+                if attempt:  # the first time it may have been pruned since the look began
+                    raise from_os_error(exc, "read a large value of the past") from exc
         raise Overloaded("The folder's index is lost again and again", retry_after_s=1)
 
     def _settle_keys(self, keys: Sequence[str], deadline: float | None) -> None:
@@ -549,7 +590,7 @@ class Handle:
 
         done = False
         while not done:
-            done, ops = self._wait(self._writer.submit(look, deadline=deadline, heavy=True), deadline)
+            done, ops = self._writer.submit(look, deadline=deadline, heavy=True).wait(deadline)
             changed = sum(op.origin is Origin.FILE for op in ops)
             yield _Settled(looking.went_through(), changed, len(ops))
 
@@ -571,16 +612,6 @@ class Handle:
             return 0, True
         size = _size(write)
         return size, size > INLINE_MAX_BYTES
-
-    def _wait(self, pending: Pending[T], deadline: float | None) -> T:
-        """The result. At the deadline it is cancelled, unless the writer has taken it already."""
-        if deadline is not None:
-            try:
-                return pending.result(deadline - time.monotonic())
-            except TimeoutError:
-                if pending.cancel():
-                    raise DeadlineExceeded from None
-        return pending.result()
 
 
 class _Settled(NamedTuple):

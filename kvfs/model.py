@@ -229,6 +229,27 @@ class Op(NamedTuple):
     ttl_s: int | None = None
 
 
+class Retention(NamedTuple):
+    """What a store keeps of its past: of each key its last `keep_last` ops, and what it was in the last
+    `max_age_s` seconds. What either keeps stays, and the last op always; with neither, all does.
+    """
+
+    keep_last: int | None = None
+    max_age_s: int | None = None
+
+
+KEEP_EVERYTHING: Final = Retention()
+
+
+class Unchanged(enum.Enum):
+    """Stands for what a setting is already, where None means something."""
+
+    UNCHANGED = enum.auto()
+
+
+UNCHANGED: Final = Unchanged.UNCHANGED
+
+
 # --- writes: what somebody asks for ------------------------------------------------------------------
 
 

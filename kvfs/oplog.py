@@ -28,20 +28,22 @@ state is one look-up, and the old value of an op is its predecessor's new one. T
 state at a seq by bisection over its op numbers; each index less is a page less to write with every op.
 
 `kvfs_stores` names the logs of the file: (name, format, log_id). A log of a newer format is not opened.
-`log_id` is random, and tells a log from another at the same path. Recovery is SQLite's own.
+`log_id` is random, and tells a log from another at the same path. `kvfs_retention` says what is to be pruned
+and what was, see `kvfs.retention`: of a key always the first ops, never the last. Recovery is SQLite's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import apsw
 
-from kvfs import content_types
+from kvfs import content_types, retention
 from kvfs.blobs import BLOB_MIN_BYTES, Blobs
 from kvfs.errors import DatabaseError
 from kvfs.model import Entry, Op, OpType, Origin, Value, value_bytes, value_hash
+from kvfs.retention import Standing
 from kvfs.sqlite import SqlValue, fetch, has_table, json_text, quoted, sql_value
 
 FORMAT: Final = 1
@@ -87,6 +89,18 @@ CREATE TABLE IF NOT EXISTS kvfs_stores (
     log_id TEXT NOT NULL
 );
 """
+
+
+class Removed(NamedTuple):
+    """Ops of a key that were taken out of a log: how many, the highest seq among them, their blobs' hashes.
+
+    `all`: no more was asked for.
+    """
+
+    ops: int
+    last_seq: int
+    blobs: frozenset[bytes]
+    all: bool
 
 
 class OpLog:
@@ -144,6 +158,24 @@ class OpLog:
             " AND +key >= :start AND (:end IS NULL OR +key < :end) ORDER BY seq LIMIT :limit"
         )
         self._next_key = f"SELECT key FROM {table} WHERE key > ? ORDER BY key LIMIT 1"
+        self._spans = (
+            "WITH RECURSIVE keys(key) AS ("
+            f" SELECT (SELECT min(key) FROM {table} WHERE key > ?) UNION ALL"
+            f" SELECT (SELECT min(key) FROM {table} WHERE key > keys.key) FROM keys"
+            " WHERE key IS NOT NULL LIMIT ?)"
+            f" SELECT key, (SELECT min(op_number) FROM {table} AS own WHERE own.key = keys.key),"
+            f" (SELECT max(op_number) FROM {table} AS own WHERE own.key = keys.key)"
+            " FROM keys WHERE key IS NOT NULL"
+        )
+        self._between = f"SELECT seq, key FROM {table} WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+        self._sizes = (
+            f"SELECT op_number, iif(flags & {GAP | BLOB}, 0, ifnull(size, 0)) FROM {table}"
+            " WHERE key = ? AND op_number < ? ORDER BY op_number LIMIT ?"
+        )
+        self._remove = (
+            f"DELETE FROM {table} WHERE key = ? AND op_number <= ?"
+            f" RETURNING seq, iif(flags & {BLOB}, value_hash, NULL)"
+        )
         self._first_key = f"SELECT key FROM {table} WHERE key >= ? ORDER BY key LIMIT 1"
 
     # --- being there ----------------------------------------------------------------------------------
@@ -190,10 +222,52 @@ class OpLog:
         """Whether a value of this size is kept as a blob."""
         return self.blobs is not None and size >= BLOB_MIN_BYTES
 
-    def drop_blob(self, connection: apsw.Connection, sha256: bytes) -> None:
-        """Remove a blob if no op names it any more."""
-        if self.blobs is not None and not fetch(connection, self._names_blob, (sha256,)):
-            self.blobs.drop(sha256)
+    def drop_blob(self, connection: apsw.Connection, sha256: bytes) -> int:
+        """Remove a blob if no op names it any more; how many bytes it had."""
+        if self.blobs is None or fetch(connection, self._names_blob, (sha256,)):
+            return 0
+        return self.blobs.drop(sha256)
+
+    # --- pruning --------------------------------------------------------------------------------------
+
+    def standing(self, connection: apsw.Connection) -> Standing:
+        """What the log is to keep, and what was pruned of it."""
+        return retention.read(connection, self.name)
+
+    def change_standing(
+        self, connection: apsw.Connection, change: Callable[[Standing], Standing]
+    ) -> Standing:
+        """Make something else of that, inside the caller's transaction; what it is then."""
+        before = self.standing(connection)
+        after = change(before)
+        if after != before:
+            retention.write(connection, self.name, after)
+        return after
+
+    def spans(self, connection: apsw.Connection, after: str, limit: int) -> list[tuple[str, int, int]]:
+        """(key, first, last op number) of up to `limit` keys that come after this one, in byte order."""
+        return fetch(connection, self._spans, (after, limit))
+
+    def keys_between(
+        self, connection: apsw.Connection, after: int, up_to: int, limit: int
+    ) -> list[tuple[int, str]]:
+        """(seq, key) of up to `limit` ops after one seq and up to another, in order."""
+        return fetch(connection, self._between, (after, up_to, limit))
+
+    def remove(
+        self, connection: apsw.Connection, key: str, *, below: int, ops: int, size_bytes: int
+    ) -> Removed:
+        """Take the first ops of a key out, those with numbers below this, inside the caller's transaction.
+
+        At most `ops` of them, with values of about `size_bytes` together, but always one if there is one.
+        """
+        found = fetch(connection, self._sizes, (key, below, ops + 1))
+        taken = _fitting([size for _, size in found[:ops]], size_bytes)
+        if not taken:
+            return Removed(0, 0, frozenset(), True)
+        gone = fetch(connection, self._remove, (key, found[taken - 1][0]))
+        blobs = frozenset(sha256 for _, sha256 in gone if sha256 is not None)
+        return Removed(len(gone), max(seq for seq, _ in gone), blobs, taken == len(found))
 
     # --- reading --------------------------------------------------------------------------------------
 
@@ -288,18 +362,22 @@ class OpLog:
 
     def state_at(self, connection: apsw.Connection, key: str, seq: int) -> Op | None:
         """The key's last op up to this seq of the store, without its value; None if it had none then."""
+        number = self.number_at(connection, key, seq)
+        return self.facts(connection, key, number) if number else None
+
+    def number_at(self, connection: apsw.Connection, key: str, seq: int) -> int:
+        """The number of the key's last op up to this seq of the store; 0 if it had none then."""
         first = fetch(connection, self._first, (key,))
         last = fetch(connection, self._last, (key,))
         if not first or first[0][1] > seq:
-            return None
+            return 0
 
         def later(op_number: int) -> tuple[bool, int]:
             found = fetch(connection, self._numbered, (key, op_number))[0]
             return found[1] > seq, found[0]
 
         # Most questions are about a key that has not changed since.
-        number = last[0][0] if last[0][2] <= seq else _bisect(first[0][0], last[0][0], later)
-        return self.facts(connection, key, number)
+        return last[0][0] if last[0][2] <= seq else _bisect(first[0][0], last[0][0], later)
 
     def keys(self, connection: apsw.Connection, start: str, end: str | None) -> Iterator[str]:
         """Every key ever seen from `start` on and before `end`, in byte order, one look-up each."""
@@ -370,13 +448,16 @@ class LogReader:
     def last_seq(self) -> int:
         return self._log.tail(self._connection)[0]
 
-    def pruned_seq(self) -> int:
-        return 0
-
     def span(self, *, after: int, through: int, start: str, end: str | None, limit: int) -> list[Op]:
         return self._log.span(
             self._connection, after=after, through=through, start=start, end=end, limit=limit
         )
+
+    def standing(self) -> Standing:
+        return self._log.standing(self._connection)
+
+    def pruned_seq(self) -> int:
+        return self.standing().pruned_seq
 
     def op(self, key: str, op_number: int) -> Op | None:
         return self._log.op(self._connection, key, op_number)
@@ -415,6 +496,16 @@ def _bisect(low: int, high: int, later: Callable[[int], tuple[bool, int]]) -> in
             best = found
             low = middle + 1
     return best
+
+
+def _fitting(sizes: Sequence[int], most: int) -> int:
+    """How many of the first of these are not more than `most` together, but one at least."""
+    total = 0
+    for count, size in enumerate(sizes):
+        total += size
+        if count and total > most:
+            return count
+    return len(sizes)
 
 
 def _hash(entry: Entry) -> bytes:

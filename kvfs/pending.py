@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import enum
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Generic, TypeVar, cast
+
+from kvfs.errors import DeadlineExceeded
 
 T = TypeVar("T")
 
@@ -68,6 +71,19 @@ class Pending(Generic[T]):
         if self._error is not None:
             raise self._error
         return cast(T, self._result)
+
+    def wait(self, deadline: float | None) -> T:
+        """The result. At the deadline (monotonic seconds) it is cancelled, unless it is taken already.
+
+        Raises its error, or `DeadlineExceeded`.
+        """
+        if deadline is not None:
+            try:
+                return self.result(deadline - time.monotonic())
+            except TimeoutError:
+                if self.cancel():
+                    raise DeadlineExceeded from None
+        return self.result()
 
     def add_done_callback(self, callback: Callable[[Pending[T]], object]) -> None:
         """Call this when it is done, in the thread that does it, or now if it is done already."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import apsw
@@ -49,6 +49,7 @@ def connect(
     path: str,
     *,
     create: bool = False,
+    shrinkable: bool = False,
     readonly: bool = False,
     synchronous: Literal["FULL", "OFF"] = "FULL",
     deadline: float | None = None,
@@ -57,6 +58,7 @@ def connect(
 
     The connection never waits for a lock by itself: `retry_busy` does, to a deadline. `synchronous=OFF`
     is for what can be made anew; everything else is FULL, since NORMAL loses commits in a power cut.
+    A file that is made `shrinkable` can give free pages back to the file system: see `give_back`.
     Raises `DatabaseNotFound`, `InvalidSqliteHeader`, `DatabaseError`, `Overloaded`.
     """
     flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE
@@ -74,9 +76,10 @@ def connect(
             connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
             # The first statement reads the header: what is no database says so here.
             retry_busy(lambda: connection.pragma("schema_version"), deadline)
-            if create:
-                # Takes effect in an empty file alone.
+            if create and not retry_busy(lambda: connection.pragma("page_count"), deadline):
                 connection.pragma("page_size", _PAGE_BYTES)
+                if shrinkable:
+                    connection.pragma("auto_vacuum", "incremental")
             if not readonly and not connection.readonly("main"):
                 mode = retry_busy(lambda: connection.pragma("journal_mode", "wal"), deadline)
                 if mode != "wal":
@@ -125,6 +128,8 @@ def translate(error: apsw.Error, doing: str = "use the database") -> KvfsError:
     # The shared memory of a WAL cannot grow for want of room alone, which SQLite has no code for.
     if code == apsw.SQLITE_FULL or getattr(error, "extendedresult", code) == apsw.SQLITE_IOERR_SHMSIZE:
         return StorageFull(message)
+    if code == apsw.SQLITE_NOMEM:
+        return Overloaded("SQLite has no memory left", retry_after_s=1)
     if code == apsw.SQLITE_NOTADB:
         return InvalidSqliteHeader("The file is not a SQLite database")
     if code == apsw.SQLITE_INTERRUPT:
@@ -132,6 +137,27 @@ def translate(error: apsw.Error, doing: str = "use the database") -> KvfsError:
     if code == apsw.SQLITE_TOOBIG:
         return PayloadTooLarge("The value is larger than SQLite can hold")
     return DatabaseError(message, sqlite_code=getattr(error, "extendedresult", code))
+
+
+def commit(connection: apsw.Connection, *, can_cache: bool = True) -> None:
+    """Make a transaction durable. An error says that it is not, but with `outcome="unknown"` it may be."""
+    try:
+        connection.execute("COMMIT", can_cache=can_cache)
+    except apsw.IOError as exc:
+        # The commit record may have reached the disk before the sync of it failed.
+        raise DatabaseError(f"Cannot commit: {exc}", outcome="unknown") from exc
+    except apsw.Error as exc:
+        raise translate(exc, "commit") from exc
+
+
+def limit_memory(most_bytes: int) -> None:
+    """Bound what SQLite may take in this process, caches and all.
+
+    From two thirds on, caches take pages from themselves instead of growing; what cannot do with the rest
+    fails as `Overloaded`.
+    """
+    apsw.hard_heap_limit(most_bytes)
+    apsw.soft_heap_limit(most_bytes * 2 // 3)
 
 
 def is_damage(error: KvfsError) -> bool:
@@ -271,6 +297,36 @@ def _first_readable(path: str, ways: Sequence[str]) -> apsw.Connection:
             if way == ways[-1]:
                 raise
     raise AssertionError
+
+
+class Space(NamedTuple):
+    """What a database takes: its size, how much of that is free pages, and how much was just given back."""
+
+    size_bytes: int = 0
+    free_bytes: int = 0
+    given_back_bytes: int = 0
+
+
+def give_back(connection: apsw.Connection, pages: int) -> Space:
+    """Take up to so many free pages off a shrinkable database, inside the caller's transaction.
+
+    The file itself gets shorter with a checkpoint. Others keep their free pages, which are filled again.
+    """
+    before = int(connection.pragma("page_count"))
+    if pages:
+        fetch(connection, f"PRAGMA incremental_vacuum({pages})")
+    after = int(connection.pragma("page_count"))
+    page_bytes = _page_bytes(connection)
+    free = int(connection.pragma("freelist_count"))
+    return Space(after * page_bytes, free * page_bytes, (before - after) * page_bytes)
+
+
+def checkpoint(connection: apsw.Connection) -> None:
+    """Bring into the file what the write-ahead log has, and empty that, as far as nobody is in the way."""
+    # The first keeps no writer waiting while it copies; the second has nothing left to copy.
+    for mode in (apsw.SQLITE_CHECKPOINT_PASSIVE, apsw.SQLITE_CHECKPOINT_TRUNCATE):
+        with suppress(Overloaded), errors("checkpoint"):
+            connection.wal_checkpoint(mode=mode)
 
 
 def files_of(path: str) -> list[str]:

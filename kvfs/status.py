@@ -76,6 +76,23 @@ class Survey:
 
 
 @dataclass(frozen=True, slots=True)
+class Pruned:
+    """What a pruning did: how many ops it removed, and of how many keys.
+
+    `stopped_by` is the code of what ended it before all was done, after some was: what is removed is removed.
+    `pruned_seq` is the highest seq that was ever pruned. `freed_bytes` went back to the file system, and
+    `free_bytes` are still in the store's file, for what is written next.
+    """
+
+    removed: int
+    keys: int
+    stopped_by: str | None
+    pruned_seq: int
+    freed_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Rebuilt:
     """What a rebuild of a folder's index found.
 

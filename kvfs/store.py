@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from kvfs.model import Entry, FileValue, KeyState, Op, Value
 from kvfs.pending import Pending
+from kvfs.retention import Standing
+from kvfs.sqlite import Space
 from kvfs.status import DatabaseStatus, FolderStatus, Survey
 
 
@@ -39,6 +41,45 @@ class StateChanged(Exception):
 
     Never leaves the engine.
     """
+
+
+class Cut(NamedTuple):
+    """What a pruning leaves of each key: its last op up to the seq `horizon` and all after it, and its last
+    `keep_last` ops.
+    """
+
+    horizon: int
+    keep_last: int | None = None
+
+
+class AllKeys(NamedTuple):
+    """All keys that come after this one, in byte order, have still to be looked at."""
+
+    after: str = ""
+
+
+class KeysOf(NamedTuple):
+    """The keys of the ops after one seq and up to another have still to be looked at."""
+
+    after: int
+    up_to: int
+
+
+Walk = AllKeys | KeysOf
+"""Which keys a pruning has still to look at."""
+
+
+class Step(NamedTuple):
+    """What a step removed, and what is left to walk (None: nothing).
+
+    `keys` counts keys of which all went that was to go; `blobs` are the hashes of values that may be named by
+    no op any more, once the step is durable.
+    """
+
+    walk: Walk | None
+    removed: int = 0
+    keys: int = 0
+    blobs: frozenset[bytes] = frozenset()
 
 
 Settle = Callable[[Sequence[str]], Pending[bool]]
@@ -81,11 +122,20 @@ class Volume(Protocol):
     def sync(self) -> int | None:
         """Make durable what commits left to be written later; a mark for `synced`, None if nothing was.
 
-        Any thread may call it, one at a time.
+        Any thread may call it.
         """
 
     def synced(self, mark: int) -> None:
         """Note, with the next commit, what `sync` made durable."""
+
+    def shrink(self, pages: int) -> Space:
+        """Give up to so many free pages back to the file system, with the next commit and `checkpoint`.
+
+        0 only tells. A file that was not made for that keeps its free pages, for what is written next.
+        """
+
+    def checkpoint(self) -> None:
+        """Bring into the file what the write-ahead log has, unless somebody is in the way; any thread may."""
 
     @property
     def watching(self) -> bool:
@@ -165,6 +215,12 @@ class Reader(Log, Protocol):
     def count(self, start: str, end: str | None) -> int:
         """How many entries there are from `start` on and before `end`."""
 
+    def standing(self) -> Standing:
+        """What the log is to keep, and what was pruned of it."""
+
+    def settled_seq(self) -> int:
+        """Up to this seq, of each key only its last op may still be needed for what it is now."""
+
 
 class EmptyReader:
     """The `Reader` of a store that is not there yet."""
@@ -220,9 +276,15 @@ class EmptyReader:
     def keys_ever(self, start: str, end: str | None) -> Iterator[str]:
         return iter(())
 
+    def standing(self) -> Standing:
+        return Standing()
+
+    def settled_seq(self) -> int:
+        return 0
+
 
 class SelfContained:
-    """The part of a `Store` of one that nobody changes behind the server's back."""
+    """The part of a `Store` of one that nobody changes behind the server's back, and that has no blobs."""
 
     def prefetch(self, keys: Sequence[str]) -> None:
         return None
@@ -239,6 +301,12 @@ class SelfContained:
 
     def baseline_done(self) -> None:
         return None
+
+    def drop_blobs(self, hashes: Set[bytes]) -> int:
+        return 0
+
+    def blobs(self) -> Iterator[bytes]:
+        return iter(())
 
     def survey(self) -> Survey:
         return Survey()
@@ -337,6 +405,18 @@ class Store(Protocol):
 
     def baseline_done(self) -> None:
         """Note that all that a folder held when it was first seen is in the log."""
+
+    def prune(self, walk: Walk, cut: Cut) -> Step:
+        """Remove from the log some of the ops that the cut does not keep; see `kvfs.pruning`."""
+
+    def change_standing(self, change: Callable[[Standing], Standing]) -> Standing:
+        """Change what the log is to keep; makes the store if it is not there yet. What it is then."""
+
+    def drop_blobs(self, hashes: Set[bytes]) -> int:
+        """Remove those of these blobs that nothing durable names any more; how many bytes they had."""
+
+    def blobs(self) -> Iterator[bytes]:
+        """The hashes of all blobs of the log. Any thread may go through them."""
 
     def survey(self) -> Survey:
         """What there is to look at, and what is passed over. Any thread may ask; it takes long."""

@@ -16,13 +16,13 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Any, Final, cast
 
 import apsw
 
-from kvfs import content_types, sqlite
+from kvfs import content_types, pruning, sqlite
 from kvfs.database import Database
 from kvfs.errors import DatabaseError, InvalidParameters, KeyNotFound, from_os_error
 from kvfs.model import (
@@ -38,8 +38,9 @@ from kvfs.model import (
     value_bytes,
 )
 from kvfs.oplog import LogReader, OpLog
+from kvfs.retention import Standing
 from kvfs.sqlite import SqlValue, fetch, has_table, quoted, sql_value
-from kvfs.store import EmptyReader, Log, Reader, SelfContained, TooHeavy, Unsettled
+from kvfs.store import Cut, EmptyReader, Log, Reader, SelfContained, Step, TooHeavy, Unsettled, Walk
 from kvfs.triggers import EXPIRE_MAX_MS, Triggers
 from kvfs.valueops import missing
 
@@ -224,6 +225,17 @@ class TableStore(SelfContained):
         with sqlite.errors("read the op-log"):
             yield LogReader(self._log, self._database.connection) if self._there else EmptyReader()
 
+    def prune(self, walk: Walk, cut: Cut) -> Step:
+        if not self._there:
+            return Step(None)
+        with sqlite.errors("prune the op-log"):
+            return pruning.step(self._log, self._database.connection, walk, cut)
+
+    def change_standing(self, change: Callable[[Standing], Standing]) -> Standing:
+        self.create()
+        with sqlite.errors("note the retention"):
+            return self._log.change_standing(self._database.connection, change)
+
     def create(self) -> None:
         if self._there:
             return
@@ -312,6 +324,9 @@ class _TableReader(LogReader):
         bounds, parameters = _range(start, end, after=False)
         sql = self._store.count_sql.format(range=bounds)
         return cast(int, fetch(self._connection, sql, {**parameters, "now": self._now_s})[0][0])
+
+    def settled_seq(self) -> int:
+        return self.tail()[0]
 
 
 def _range(start: str, end: str | None, *, after: bool) -> tuple[str, dict[str, SqlValue]]:

@@ -9,6 +9,7 @@ Reads of many keys look at a bounded number of candidates (`candidate_truncated`
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
@@ -109,7 +110,9 @@ def entry_at(log: Log, key: str, ts_ns: int) -> Entry:
     entry = _live(op, ts_ns)
     if entry is None:
         raise missing(expired=op is not None and (op.entry is not None or op.op_type is OpType.EXPIRE))
-    return _with_value(log, entry)
+    entry = _with_value(log, entry)
+    _hold(entry)
+    return entry
 
 
 def history(
@@ -152,6 +155,8 @@ def snapshot(log: Log, key: str, op_number: int) -> Op:
     op = log.op(key, op_number)
     if op is None or not op.recorded:
         raise TimeTravelGap("The value after this operation was not recorded, or is pruned")
+    if op.entry is not None:
+        _hold(op.entry)
     return op
 
 
@@ -370,6 +375,15 @@ def _with_value(log: Log, entry: Entry) -> Entry:
     assert op is not None
     assert op.entry is not None
     return op.entry
+
+
+def _hold(entry: Entry) -> None:
+    """Open a value that lies in a file of its own: pruning may remove that as soon as the look is over.
+
+    Raises FileNotFoundError where it has already.
+    """
+    if isinstance(entry.value, FileValue):
+        os.fstat(entry.value.fd)
 
 
 def _in_memory(log: Log, entry: Entry) -> Entry:

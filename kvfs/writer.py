@@ -8,6 +8,9 @@ or be cancelled, after that its end is awaited. So an answer of "nothing was com
 A batch has three steps: **decide** (and hand the ops to the volume), **commit** (wait for the disk), and
 **finish** (put files in place, answer). One batch at a time, one step at a time. Where the steps run:
 
+A job that runs **alone** has a transaction of its own, on a connection of its own. It takes its place in the
+queue like any other, runs in the writer's thread, and no batch is under way meanwhile.
+
 - Without a `turn`, all in the writer's own thread.
 - With a `turn` (a server's event loop gives one) deciding and finishing run there, and only the waiting in
   the thread. Both halves hold the GIL for most of their time, so a second thread for them gains nothing,
@@ -103,7 +106,10 @@ class Batch:
 
 @dataclass(slots=True, eq=False)
 class _Job(Generic[T]):
-    run: Callable[[Batch], T]
+    """`run` takes part in a batch, `alone` runs by itself; there is one of them."""
+
+    run: Callable[[Batch], T] | None
+    alone: Callable[[], T] | None
     deadline: float | None
     size_bytes: int
     heavy: bool
@@ -159,7 +165,17 @@ class Writer:
         take long. Cancelling it works until the batch is taken. Raises `Overloaded` at once when
         the queue is full.
         """
-        job = _Job(run, deadline, size_bytes, heavy, Pending())
+        return self._enqueue(_Job(run, None, deadline, size_bytes, heavy, Pending()))
+
+    def submit_alone(self, run: Callable[[], T], *, deadline: float | None = None) -> Pending[T]:
+        """Run something by itself, between two batches, in the writer's thread.
+
+        It begins and ends its own transaction. What it does must end at the deadline by itself: writes
+        behind it wait. Otherwise as `submit`.
+        """
+        return self._enqueue(_Job(None, run, deadline, 0, True, Pending()))
+
+    def _enqueue(self, job: _Job[T]) -> Pending[T]:
         with self._lock:
             if self._closing:
                 raise Overloaded("The store is being closed", retry_after_s=1)
@@ -292,6 +308,9 @@ class Writer:
         self._write_heavily(*self._gather())
 
     def _write_heavily(self, jobs: list[_Job[Any]], answers: _Answers) -> None:
+        if jobs and jobs[0].alone is not None:
+            self._end_batch([*answers, _run_alone(jobs[0], jobs[0].alone)])
+            return
         try:
             answers += self._write(jobs)
         except Exception as exc:
@@ -354,7 +373,7 @@ class Writer:
         with self._lock:
             while self._queue and len(jobs) < _BATCH_JOBS:
                 job = self._queue[0]
-                if jobs and size + job.size_bytes > _BATCH_BYTES:
+                if jobs and (job.alone or jobs[0].alone or size + job.size_bytes > _BATCH_BYTES):
                     break
                 self._queue.popleft()
                 if not job.pending.take():
@@ -372,6 +391,7 @@ class Writer:
         batch = Batch(self._volume, clock=self._clock, config=self._config, light=light)
         answers: _Answers = []
         for job in jobs:
+            assert job.run is not None
             try:
                 answers.append((job, job.run(batch), None))
             except KvfsError as exc:
@@ -385,6 +405,16 @@ class Writer:
                 answers.append((job, None, exc))
         batch.flush()
         return answers
+
+
+def _run_alone(job: _Job[T], run: Callable[[], T]) -> tuple[_Job[T], T | None, BaseException | None]:
+    try:
+        return job, run(), None
+    except KvfsError as exc:
+        return job, None, exc
+    except Exception as exc:
+        _LOG.exception("a write failed unexpectedly")
+        return job, None, exc
 
 
 def _outcome_unknown(error: Exception) -> bool:

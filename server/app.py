@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import errno
 import gc
 import itertools
@@ -23,7 +24,7 @@ from aiohttp import web
 from multidict import istr
 
 import kvfs
-from kvfs import catalog
+from kvfs import catalog, sqlite
 from kvfs.config import Config
 from kvfs.engine import Engine
 from kvfs.errors import KvfsError, from_os_error
@@ -40,7 +41,8 @@ from server.protocol import Server
 from server.reply import CLIENT_GONE, Reply
 from server.request import Request
 from server.router import Router, split_target
-from server.routes import RESERVED, ROUTES
+from server.routes import ROUTES
+from server.sql_wire import AnswerMemory
 
 REQUEST_ID: Final = istr("X-Request-Id")
 
@@ -50,6 +52,11 @@ _REQUEST_ID_MAX_CHARS: Final = 128
 _CACHED_QUERIES: Final = 1024
 _CACHED_QUERY_MAX_CHARS: Final = 256
 _BACKLOG: Final = 1024
+
+_M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
+_LARGE_BYTES: Final = 1 << 20
+_ARENAS: Final = 2
 
 # Together less than the 10 s that an orchestrator gives; aiohttp takes the second twice, at the worst.
 _REQUESTS_END_S: Final = 5.0
@@ -89,8 +96,9 @@ class App:
             kvfs.__version__,
             time.monotonic(),
             lambda: self.connections(),
+            AnswerMemory(),
         )
-        self._router = Router(ROUTES, RESERVED)
+        self._router = Router(ROUTES)
         self._params: dict[str, Params] = {}
         self._ids = itertools.count(1)
         self._id_prefix = secrets.token_hex(4)
@@ -183,6 +191,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     A second signal ends the process at once.
     """
     _prepare(settings.data_dir)
+    sqlite.limit_memory(settings.config.sqlite_memory_bytes)
     loop = asyncio.get_running_loop()
     stop = _signals(loop)
     engine = Engine(
@@ -200,6 +209,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         try:
             site = web.TCPSite(runner, settings.host, settings.port, backlog=_BACKLOG)
             await site.start()
+            _tune_memory()
             _tune_garbage_collection()
             if settings.config.watch:
                 threading.Thread(target=_open_folders, args=(engine,), name="kvfs-open", daemon=True).start()
@@ -236,6 +246,14 @@ def _open_folders(engine: Engine) -> None:
         engine.open_all(catalog.folder_stores(engine.paths.data_dir, engine.config.state_dir))
     except KvfsError as exc:
         _LOG.warning("cannot look for folder stores: %s", exc.message)
+
+
+def _tune_memory() -> None:
+    """Give back what large values took; glibc would keep it, having seen some."""
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+        mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 def _tune_garbage_collection() -> None:

@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 _THREADS: Final = 32
 _MAX_WAITING: Final = 1024
+_SQL_THREADS: Final = 32
+_SQL_MAX_WAITING: Final = 128
 _SWEEP_S: Final = 0.1
 
 Discard = Callable[[T], None]
@@ -62,15 +64,42 @@ class _Wait(Generic[T]):
         return True
 
 
+class _Pool:
+    """Threads that work for the loop, and a bound on how much may wait for one."""
+
+    def __init__(self, name: str, threads: int, max_waiting: int) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._places = threading.Semaphore(threads + max_waiting)
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        """Raises `Overloaded` at once where too much waits."""
+        if not self._places.acquire(blocking=False):
+            raise Overloaded("Too many requests are being worked on", retry_after_s=1)
+        try:
+            future = self._threads.submit(work)
+        except RuntimeError as exc:
+            self._places.release()
+            raise Overloaded("The server is stopping", retry_after_s=1) from exc
+        future.add_done_callback(self._leave)
+        return future
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _leave(self, _: object) -> None:
+        self._places.release()
+
+
 class Bridge:
-    """Runs the engine's work for the event loop. All methods but `_done` and `_leave` are the loop's own."""
+    """Runs the engine's work for the event loop. All methods but `_done` are the loop's own."""
 
     def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, *, threads: int = _THREADS) -> None:
         self._engine = engine
         self._loop = loop
         self._thread = threading.get_ident()
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="kvfs-work")
-        self._places = threading.Semaphore(threads + _MAX_WAITING)
+        self._work = _Pool("kvfs-work", threads, _MAX_WAITING)
+        # SQL may take as long as its deadline allows; what else there is to do must not wait for that.
+        self._sql = _Pool("kvfs-sql", _SQL_THREADS, _SQL_MAX_WAITING)
         self._opening: dict[tuple[str, str | None], asyncio.Future[None]] = {}
         # Whoever has a deadline; `_sweep` is on its way when there are any.
         self._waits: dict[_Wait[Any], float] = {}
@@ -80,7 +109,8 @@ class Bridge:
 
     def close(self) -> None:
         """Let no more work begin; what has begun goes on."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._work.close()
+        self._sql.close()
 
     # --- stores -------------------------------------------------------------------------------------------
 
@@ -107,7 +137,7 @@ class Bridge:
             lease = self._engine.lease_now(db, table)
             if lease is not None:
                 return lease
-        opened = self._submit(partial(self._engine.lease, db, table, create=create, first=first))
+        opened = self._work.submit(partial(self._engine.lease, db, table, create=create, first=first))
         if name not in self._opening:
             self._opening[name] = self._wait(opened, None).waiter
             self._opening[name].add_done_callback(lambda _: self._opening.pop(name, None))
@@ -122,7 +152,15 @@ class Bridge:
 
         With `discard` it changes nothing and needs no lease, so it need not be awaited to its end.
         """
-        return await self._outcome(self._submit(work), deadline, discard=discard)
+        return await self._outcome(self._work.submit(work), deadline, discard=discard)
+
+    async def run_sql(self, work: Callable[[], T], deadline: float) -> T:
+        """As `run`, for SQL, which ends by itself at the deadline."""
+        return await self._outcome(self._sql.submit(work), deadline)
+
+    async def done(self, pending: Pending[T], deadline: float) -> T:
+        """The result of what waits in a writer's queue."""
+        return await self._outcome(pending, deadline)
 
     async def read_chunk(self, file: FileValue, offset: int, length: int) -> bytes:
         """A piece of a file; shorter only where the file ends."""
@@ -162,20 +200,6 @@ class Bridge:
         return await self._outcome(future, deadline)
 
     # --- parts --------------------------------------------------------------------------------------------
-
-    def _submit(self, work: Callable[[], T]) -> Future[T]:
-        if not self._places.acquire(blocking=False):
-            raise Overloaded("Too many requests are being worked on", retry_after_s=1)
-        try:
-            future = self._threads.submit(work)
-        except RuntimeError as exc:
-            self._places.release()
-            raise Overloaded("The server is stopping", retry_after_s=1) from exc
-        future.add_done_callback(self._leave)
-        return future
-
-    def _leave(self, _: object) -> None:
-        self._places.release()
 
     def _wait(
         self, future: Future[T] | Pending[T], deadline: float | None, discard: Discard[T] | None = None

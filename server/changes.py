@@ -52,7 +52,7 @@ async def changes(exchange: Exchange) -> Reply:
         if asked.since is None:
             place = await _place(exchange.services.feeds, handle, None)
             return wire.json_reply(wire.no_changes_form(place))
-        query = feed.Query(asked.since, asked.prefix, asked.limit, asked.values)
+        query = feed.ChangesQuery(asked.since, asked.prefix, asked.limit, asked.values)
         while True:
             told = await exchange.services.feeds.share((handle, query), partial(_read, handle, query))
             query = replace(query, since=told.place.cursor)
@@ -284,7 +284,9 @@ class _Polling:
         self.ended(End.GONE)
 
 
-async def _wait(exchange: Exchange, handle: Handle, query: feed.Query, until_s: float) -> tuple[Cursor, bool]:
+async def _wait(
+    exchange: Exchange, handle: Handle, query: feed.ChangesQuery, until_s: float
+) -> tuple[Cursor, bool]:
     """Wait for an event; the place before it, and whether there is one."""
     waiting = _Polling(query.since)
     feeds, protocol = exchange.services.feeds, exchange.request.protocol
@@ -329,7 +331,7 @@ def _asked(params: Params) -> _Asked:
     )
 
 
-def _read(handle: Handle, query: feed.Query) -> _Told:
+def _read(handle: Handle, query: feed.ChangesQuery) -> _Told:
     page = handle.changes(query, deadline=time.monotonic() + _REOPEN_S)
     body = orjson.dumps(wire.changes_form(page, handle.table, values=query.values))
     return _Told(body, feed.Place(page.next, page.oldest), len(page.events), page.has_more)

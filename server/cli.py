@@ -65,6 +65,12 @@ _POSITIVE: Final = click.IntRange(min=1)
     "--history-scan-cap", default=100_000, type=_POSITIVE, help="The most keys a read of the past looks at."
 )
 @_option(
+    "--retention-grace",
+    default=3600,
+    type=click.IntRange(min=0),
+    help="Keep operations of the last so many seconds, whatever a table's retention says.",
+)
+@_option(
     "--history-max-value-bytes",
     default=16 << 20,
     type=click.IntRange(min=0),
@@ -123,6 +129,7 @@ def serve(
     max_open: int,
     idle_close: float,
     history_scan_cap: int,
+    retention_grace: int,
     history_max_value_bytes: int,
     baseline: bool,
     sync: str,
@@ -163,6 +170,7 @@ def serve(
             max_open=max_open,
             idle_close_s=idle_close,
             history_scan_cap=history_scan_cap,
+            retention_grace_s=retention_grace,
             history_max_value_bytes=history_max_value_bytes,
             baseline=baseline,
             sync_files=sync == "file",

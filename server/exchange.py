@@ -17,6 +17,7 @@ from server.bridge import Bridge
 from server.feed import Feeds
 from server.params import Params
 from server.request import Headers, Request
+from server.sql_wire import AnswerMemory
 
 IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
 
@@ -36,6 +37,7 @@ class Services:
     """When the server started, in monotonic seconds."""
     connections: Callable[[], int]
     """How many clients are connected."""
+    answers: AnswerMemory
 
     @property
     def config(self) -> Config:
@@ -45,7 +47,7 @@ class Services:
 class Exchange:
     """A request, what it asks for, and until when (`deadline`, monotonic seconds) it must be answered.
 
-    `key` is empty where the route has none.
+    `key` is the key, or the index, that the path names; empty where the route has none.
     """
 
     __slots__ = ("deadline", "key", "params", "request", "services")

@@ -98,15 +98,15 @@ class RecentPages:
     """Pages that were told a short time ago, for those who are a little behind: some megabytes of them."""
 
     def __init__(self) -> None:
-        self._pages: OrderedDict[tuple[Handle, feed.Query], Page] = OrderedDict()
+        self._pages: OrderedDict[tuple[Handle, feed.ChangesQuery], Page] = OrderedDict()
         self._bytes = 0
 
-    def get(self, asked: tuple[Handle, feed.Query]) -> Page | None:
+    def get(self, asked: tuple[Handle, feed.ChangesQuery]) -> Page | None:
         """The page, of which nobody knows any more whether the log ends there."""
         page = self._pages.get(asked)
         return None if page is None else page._replace(at_end=False, cost_s=0.0)
 
-    def put(self, asked: tuple[Handle, feed.Query], page: Page) -> None:
+    def put(self, asked: tuple[Handle, feed.ChangesQuery], page: Page) -> None:
         """Keep a page, and let go of the oldest for it."""
         if asked in self._pages:
             return
@@ -392,7 +392,7 @@ class Group:
     async def _page(self, place: Cursor) -> Page:
         """The page at a place. A short time ago it may have been read for others."""
         prefix, values = self.question
-        query = feed.Query(
+        query = feed.ChangesQuery(
             place,
             prefix=prefix,
             values=values,
@@ -442,7 +442,7 @@ def _hand(page: Page, follower: Follower) -> None:
         follower.ended(End.LOST)
 
 
-def _read_page(handle: Handle, query: feed.Query) -> Page:
+def _read_page(handle: Handle, query: feed.ChangesQuery) -> Page:
     """Read and encode a page; for a thread."""
     began_s = time.thread_time()
     page = handle.changes(query, deadline=time.monotonic() + _READ_S)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-_SHARE: Final = 0.1
+_SHARE: Final = 0.05
 _SHARE_OF_QUIET: Final = 0.5
 _QUIET: Final = 0.05
 

@@ -1,4 +1,4 @@
-"""What a route is made of: parameters, bodies, answers; and the parameters that many routes share."""
+"""What a route is made of: parameters, bodies, answers; and the parameters and errors that many share."""
 
 from __future__ import annotations
 
@@ -166,4 +166,13 @@ ALWAYS: Final = (
     "DEADLINE_EXCEEDED",
     "OVERLOADED",
 )
-"""What any request may come to."""
+"""What any request may be answered with."""
+FINDING: Final = (
+    "INVALID_DB_PATH",
+    "INVALID_SQLITE_HEADER",
+    "PATH_IS_DIRECTORY",
+    "DATABASE_NOT_FOUND",
+    "DATABASE_ERROR",
+    "FILE_SYSTEM_ERROR",
+)
+"""What any request may be answered with that names a database."""

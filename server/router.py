@@ -17,41 +17,38 @@ from server.route import BASE, Route
 
 _KEYS: Final = BASE + "/kv/"
 _KEY: Final = "{key}"
+_INDEX: Final = "{index}"
 
 
 class Router:
-    """Looks up routes; `reserved` are (method, path) of those that there will be."""
+    """Looks up routes."""
 
-    def __init__(self, routes: Iterable[Route], reserved: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(self, routes: Iterable[Route]) -> None:
         # By whole path and by method: what has no key.
-        self._fixed: dict[str, dict[str, Route | None]] = {}
+        self._fixed: dict[str, dict[str, Route]] = {}
         # By method, and by what follows the key ("" for nothing).
-        self._suffixes: dict[str, dict[str, Route | None]] = {}
+        self._suffixes: dict[str, dict[str, Route]] = {}
         # By method: whole paths below /kv/ that are no keys.
-        self._words: dict[str, dict[str, Route | None]] = {}
+        self._words: dict[str, dict[str, Route]] = {}
         for route in routes:
             self._add(route.method, route.whole_path, route)
-        for method, path in reserved:
-            self._add(method, BASE + path, None)
 
     def find(self, method: str, path: str) -> tuple[Route, str]:
-        """The route of a raw path, and the decoded key, empty where the route has none.
+        """The route of a raw path, and the decoded key or index, empty where the route has none.
 
         Raises `RouteNotFound`, `MethodNotAllowed`, and for the key `InvalidParameters` or
         `PayloadTooLarge`.
         """
         if not path.startswith(_KEYS):
-            return self._find_fixed(method, path), ""
+            return self._find_fixed(method, path)
         found, raw_key = self._look(method, path[len(_KEYS) :])
         if found is None:
-            if raw_key is None:
-                raise RouteNotFound
             raise MethodNotAllowed(self._allowed(path[len(_KEYS) :]))
         return found, "" if raw_key is None else check_key(decode_path(raw_key))
 
     # --- parts --------------------------------------------------------------------------------------------
 
-    def _add(self, method: str, path: str, route: Route | None) -> None:
+    def _add(self, method: str, path: str, route: Route) -> None:
         before, key, suffix = path.partition(_KEY)
         if key:
             if before != _KEYS:
@@ -63,10 +60,7 @@ class Router:
             self._fixed.setdefault(path, {})[method] = route
 
     def _look(self, method: str, rest: str) -> tuple[Route | None, str | None]:
-        """The route of what follows /kv/, and the raw key.
-
-        (None, None) where it is reserved, (None, rest) where the method has nothing of the kind.
-        """
+        """The route of what follows /kv/, None where the method has nothing of the kind, and the raw key."""
         words = self._words.get(method)
         if words is not None and rest in words:
             return words[rest], None
@@ -75,26 +69,22 @@ class Router:
             return None, rest
         slash = rest.rfind("/")
         if slash > 0 and (suffix := rest[slash + 1 :]) in suffixes and suffix:
-            found = suffixes[suffix]
-            return (None, None) if found is None else (found, rest[:slash])
+            return suffixes[suffix], rest[:slash]
         return suffixes.get(""), rest
 
-    def _find_fixed(self, method: str, path: str) -> Route:
-        methods = self._fixed.get(path)
+    def _find_fixed(self, method: str, path: str) -> tuple[Route, str]:
+        methods, index = self._fixed.get(path), ""
         if methods is None:
-            raise RouteNotFound
+            above, _, index = path.rpartition("/")
+            methods = self._fixed.get(f"{above}/{_INDEX}")
+            if methods is None or not index:
+                raise RouteNotFound
+            index = decode_path(index)
         if method == "HEAD" and method not in methods:
             method = "GET"
         if method in methods:
-            route = methods[method]
-            if route is None:
-                raise RouteNotFound
-            return route
-        allow = {name for name, route in methods.items() if route is not None}
-        if not allow:
-            raise RouteNotFound
-        if "GET" in allow:
-            allow.add("HEAD")
+            return methods[method], index
+        allow = {*methods, "HEAD"} if "GET" in methods else {*methods}
         raise MethodNotAllowed(tuple(sorted(allow)))
 
     def _allowed(self, rest: str) -> tuple[str, ...]:

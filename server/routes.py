@@ -21,6 +21,7 @@ from server.route import (
     AUTO_CREATE,
     CREATE,
     DB,
+    FINDING,
     HISTORY,
     IDEMPOTENCY_KEY,
     IF_MATCH,
@@ -44,6 +45,7 @@ from server.route import (
 )
 from server.schemas import Schema
 from server.server_routes import SERVER_ROUTES
+from server.sql_routes import SQL_ROUTES
 
 _STORE: Final = (DB, TABLE, TIMEOUT)
 _CREATING: Final = (CREATE, AUTO_CREATE)
@@ -56,15 +58,7 @@ _CONDITIONAL: Final = (IF_MATCH, IF_NONE_MATCH)
 
 # --- errors --------------------------------------------------------------------------------------------
 
-_FINDING: Final = (
-    "INVALID_DB_PATH",
-    "INVALID_SQLITE_HEADER",
-    "PATH_IS_DIRECTORY",
-    "DATABASE_NOT_FOUND",
-    "DATABASE_ERROR",
-    "FILE_SYSTEM_ERROR",
-)
-_STORE_ERRORS: Final = (*ALWAYS, *_FINDING, "PATH_CONFLICT", "PAYLOAD_TOO_LARGE")
+_STORE_ERRORS: Final = (*ALWAYS, *FINDING, "PATH_CONFLICT", "PAYLOAD_TOO_LARGE")
 _MISSING: Final = ("KEY_NOT_FOUND", "KEY_EXPIRED")
 _WRITE_ERRORS: Final = (*_STORE_ERRORS, "CAS_MISMATCH", "IDEMPOTENCY_KEY_MISMATCH", "STORAGE_FULL")
 
@@ -475,7 +469,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             TIMEOUT,
         ),
         answers=(Answer("It is there", schema=schemas.DB_CREATED),),
-        errors=(*ALWAYS, *_FINDING, "PATH_CONFLICT", "STORAGE_FULL"),
+        errors=(*ALWAYS, *FINDING, "PATH_CONFLICT", "STORAGE_FULL"),
     ),
     Route(
         "GET",
@@ -497,15 +491,16 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="Delete a database file and its side files",
         params=(DB, Param("confirm", Kind.TEXT, "Must be `yes`.", required=True), TIMEOUT),
         answers=(Answer("Deleted", schema=schemas.DB_DELETED),),
-        errors=(*ALWAYS, *_FINDING),
+        errors=(*ALWAYS, *FINDING),
     ),
+    *SQL_ROUTES,
     Route(
         "POST",
         "/maintenance",
         maintenance.maintenance,
         name="maintenance",
         tag="databases",
-        summary="Look after a store: `rebuild` makes a folder's index anew from its files",
+        summary="Check, shrink, copy or restore a database; prune a history; rebuild a folder's index",
         params=_STORE,
         body=BodySpec(JSON, "What to do.", schemas.MAINTENANCE_BODY),
         answers=(Answer("Done", schema=schemas.MAINTENANCE),),
@@ -513,12 +508,3 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     *SERVER_ROUTES,
 )
-
-RESERVED: Final[tuple[tuple[str, str], ...]] = (
-    ("POST", "/db"),
-    ("GET", "/query"),
-    ("GET", "/history"),
-    ("GET", "/history/stats"),
-    ("DELETE", "/history"),
-)
-"""What the API has and this server not yet: no route, and no key either."""

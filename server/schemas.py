@@ -50,8 +50,9 @@ ERROR: Final = shape(
         "cursor": STRING,
         "reason": {"enum": ["cursor_expired", "database_replaced"]},
         "outcome": {"const": "unknown"},
+        "reqIdx": INTEGER,
     },
-    optional=("current_etag", "failed", "gap_keys", "oldest_cursor", "cursor", "reason", "outcome"),
+    optional=("reqIdx", "current_etag", "failed", "gap_keys", "oldest_cursor", "cursor", "reason", "outcome"),
 )
 
 ENTRY: Final = shape(
@@ -400,7 +401,118 @@ CACHE: Final = shape(
     }
 )
 
-MAINTENANCE_BODY: Final = shape({"op": {"enum": ["rebuild"]}})
+_SQL_VALUE: Final[Schema] = {"anyOf": [{"type": ["null", "boolean", "number", "string"]}, {"type": "object"}]}
+_SQL_VALUES: Final[Schema] = {
+    "anyOf": [array(_SQL_VALUE), {"type": "object", "additionalProperties": _SQL_VALUE}]
+}
+TRANSACTION_BODY: Final = shape(
+    {
+        "resultFormat": STRING,
+        "transaction": array(
+            shape(
+                {
+                    "query": STRING,
+                    "statement": STRING,
+                    "sql": STRING,
+                    "values": _SQL_VALUES,
+                    "valuesBatch": array(_SQL_VALUES),
+                    "noFail": BOOLEAN,
+                },
+                optional=("query", "statement", "sql", "values", "valuesBatch", "noFail"),
+            ),
+            minItems=1,
+            maxItems=10_000,
+        ),
+    },
+    optional=("resultFormat",),
+)
+_ROW: Final[Schema] = {"type": "object", "additionalProperties": _SQL_VALUE}
+TRANSACTION: Final = shape(
+    {
+        "results": array(
+            shape(
+                {
+                    "success": BOOLEAN,
+                    "resultHeaders": array(STRING),
+                    "resultSet": array(_ROW),
+                    "resultSetList": array(array(_SQL_VALUE)),
+                    "truncated": TRUE,
+                    "rowsUpdated": INTEGER,
+                    "rowsUpdatedBatch": array(INTEGER),
+                    "error": STRING,
+                    "batchIdx": INTEGER,
+                },
+                optional=(
+                    "resultHeaders", "resultSet", "resultSetList", "truncated", "rowsUpdated",
+                    "rowsUpdatedBatch", "error", "batchIdx",
+                ),
+            )
+        )
+    }
+)  # fmt: skip
+TRANSACTION_FAILED: Final = shape(
+    {"reqIdx": INTEGER, "batchIdx": INTEGER, "error": STRING, "success": {"const": False}},
+    optional=("batchIdx",),
+)
+SELECTED: Final = shape(
+    {"columns": array(STRING), "resultSet": array(_ROW), "rowCount": INTEGER, "truncated": BOOLEAN}
+)
+
+QUERIES: Final = shape(
+    {
+        "entries": array(
+            shape(
+                {
+                    "id": INTEGER,
+                    "db": STRING,
+                    "sql": STRING,
+                    "timestamp": INTEGER,
+                    "timestamp_ms": INTEGER,
+                    "duration_ms": NUMBER,
+                    "status": {"enum": ["ok", "error"]},
+                    "rows_affected": INTEGER,
+                    "error": STRING,
+                },
+                optional=("error",),
+            )
+        ),
+        "total": INTEGER,
+        "limit": INTEGER,
+    }
+)
+QUERY_STATISTICS: Final = shape(
+    {
+        "db": STRING,
+        "total_entries": INTEGER,
+        "ok_entries": INTEGER,
+        "error_entries": INTEGER,
+        "avg_duration_ms": NUMBER,
+        "p95_duration_ms": NUMBER,
+        "oldest_timestamp": or_null(INTEGER),
+        "newest_timestamp": or_null(INTEGER),
+        "queries_per_hour": NUMBER,
+    }
+)
+QUERIES_CLEARED: Final = shape({"db": STRING, "deleted": INTEGER, "status": STATUS_OK})
+QUERY_DELETED: Final = shape({"db": STRING, "index": INTEGER, "deleted": TRUE})
+
+_AT_LEAST_ONE: Final[Schema] = or_null({"type": "integer", "minimum": 1})
+MAINTENANCE_BODY: Final = shape(
+    {
+        "op": {
+            "enum": [
+                "rebuild", "wal_checkpoint_truncate", "vacuum_into", "quick_check", "integrity_check",
+                "optimize", "vacuum", "restore", "history_prune", "retention",
+            ]
+        },
+        "before": {"type": ["integer", "number", "string", "null"]},
+        "keep_last": _AT_LEAST_ONE,
+        "max_age_s": _AT_LEAST_ONE,
+        "dest_path": STRING,
+        "src_path": STRING,
+    },
+    optional=("dest_path", "src_path", "before", "keep_last", "max_age_s"),
+)  # fmt: skip
 
 MAINTENANCE: Final = shape(
     {
@@ -412,9 +524,28 @@ MAINTENANCE: Final = shape(
         "changed": INTEGER,
         "recorded": INTEGER,
         "ignored": {"type": "object", "additionalProperties": INTEGER},
+        "removed": INTEGER,
+        "complete": BOOLEAN,
+        "stopped_by": or_null(STRING),
+        "pruned_seq": INTEGER,
+        "freed_bytes": INTEGER,
+        "free_bytes": INTEGER,
+        "keep_last": or_null(INTEGER),
+        "max_age_s": or_null(INTEGER),
+        "frames": INTEGER,
+        "ok": BOOLEAN,
+        "problems": array(STRING),
+        "dest_path": STRING,
+        "src_path": STRING,
+        "size": INTEGER,
+        "size_before": INTEGER,
     },
-    optional=("files", "keys", "changed", "recorded", "ignored"),
-)
+    optional=(
+        "files", "keys", "changed", "recorded", "ignored", "removed", "complete", "stopped_by", "pruned_seq",
+        "freed_bytes", "free_bytes", "keep_last", "max_age_s", "frames", "ok", "problems", "dest_path",
+        "src_path", "size", "size_before",
+    ),
+)  # fmt: skip
 
 HEALTH: Final = shape(
     {

@@ -21,6 +21,7 @@ _RFC_3339: Final = re.compile(
     r"(?:[Zz]|([+ -])([0-9]{2}):([0-9]{2}))",
     re.ASCII,
 )
+_WRONG: Final = "{name} must be a Unix time in seconds, or a time as RFC 3339 has it"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DIGITS: Final = 9
 _INT64_MAX: Final = 2**63 - 1
@@ -40,7 +41,14 @@ def parse(text: str, name: str) -> int:
         instant = _calendar(match)
         if instant is not None:
             return _bounded(instant)
-    raise InvalidParameters(f"{name} must be a Unix time in seconds, or a time as RFC 3339 has it")
+    raise InvalidParameters(_WRONG.format(name=name))
+
+
+def of_json(value: object, name: str) -> int:
+    """As `parse`, of a JSON number, or of a string, which can tell an instant to the nanosecond."""
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        return parse(value if isinstance(value, str) else repr(value), name)
+    raise InvalidParameters(_WRONG.format(name=name))
 
 
 def _nanoseconds(fraction: str) -> tuple[int, bool]:

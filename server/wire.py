@@ -11,12 +11,11 @@ import orjson
 
 from kvfs import content_types
 from kvfs.catalog import Listed
-from kvfs.feed import Event, Place
-from kvfs.feed import Page as Changes
+from kvfs.feed import Changes, Event, Place
 from kvfs.listing import Page, Query
 from kvfs.model import NS, NS_PER_MS, Entry, FileValue, Op, Outcome, WriteResult, value_bytes
 from kvfs.paths import TABLE_DEFAULT
-from kvfs.status import DatabaseStatus, EngineStatus, FolderStatus, Rebuilt
+from kvfs.status import DatabaseStatus, EngineStatus, FolderStatus, Pruned, Rebuilt
 from kvfs.timetravel import Diff, History, Operation, PastEntries, PastKeys
 from server.errors import JSON
 from server.reply import Reply
@@ -526,6 +525,18 @@ def rebuilt_form(rebuilt: Rebuilt) -> Json:
         "changed": rebuilt.changed,
         "recorded": rebuilt.recorded,
         "ignored": dict(survey.ignored),
+    }
+
+
+def pruned_form(pruned: Pruned) -> Json:
+    return {
+        "removed": pruned.removed,
+        "keys": pruned.keys,
+        "complete": pruned.stopped_by is None,
+        "stopped_by": pruned.stopped_by,
+        "pruned_seq": pruned.pruned_seq,
+        "freed_bytes": pruned.freed_bytes,
+        "free_bytes": pruned.free_bytes,
     }
 
 

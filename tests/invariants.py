@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -73,7 +72,10 @@ def check_table(path: str | Path) -> dict[str, list[Logged]]:
         for name in _stores(connection):
             logs[name] = log = _log(connection, name)
             rows = dict(_rows(connection, name))
-            wrong += [f"{name}: {what}" for what in (*_wrong_in_log(log), *_wrong_in_rows(log, rows))]
+            pruned_seq = _pruned_seq(connection, name)
+            wrong += [
+                f"{name}: {what}" for what in (*_wrong_in_log(log, pruned_seq), *_wrong_in_rows(log, rows))
+            ]
     assert not wrong, "\n".join(wrong)
     return logs
 
@@ -88,13 +90,15 @@ def check_folder(db: str | Path, table: str, *, strangers: Collection[str] = ())
     with _locked(home / f"{table}.lock"):
         with closing(_opened(home / f"{table}.oplog")) as connection, connection:
             wrong = [] if connection.pragma("integrity_check") == "ok" else ["the op-log is damaged"]
-            log = [_with_blob(op, home / f"{table}.blobs") for op in _log(connection, *_stores(connection))]
+            (name,) = _stores(connection)
+            log = [_with_blob(op, home / f"{table}.blobs") for op in _log(connection, name)]
+            pruned_seq = _pruned_seq(connection, name)
             wrong += _wrong_among_blobs(connection, home / f"{table}.blobs", log)
         with closing(_opened(home / f"{table}.index")) as connection, connection:
             wrong += [] if connection.pragma("integrity_check") == "ok" else ["the index is damaged"]
             rows = {key: kept for key, kept, *_ in _indexed(connection)}
             wrong += _wrong_in_index(connection, folder, log)
-        wrong += _wrong_in_log(log)
+        wrong += _wrong_in_log(log, pruned_seq)
         wrong += _wrong_in_rows(log, rows)
         wrong += _wrong_among_files(folder, log, strangers)
         left = sorted(set(os.listdir(home / "tmp" / table)) - {"clock"})
@@ -103,29 +107,33 @@ def check_folder(db: str | Path, table: str, *, strangers: Collection[str] = ())
     return log
 
 
-def check_ops(ops: Sequence[Op]) -> None:
+def check_ops(ops: Sequence[Op], *, pruned_seq: int) -> None:
     """A log that is held in memory is one that could be in a file."""
-    wrong = [*_wrong_in_log([_logged(op) for op in ops])]
+    wrong = [*_wrong_in_log([_logged(op) for op in ops], pruned_seq)]
     assert not wrong, "\n".join(wrong)
 
 
 # --- the log -----------------------------------------------------------------------------------------
 
 
-def _wrong_in_log(log: list[Logged]) -> Iterator[str]:
-    numbers: dict[str, int] = defaultdict(int)
-    ts_ns = 0
-    for place, op in enumerate(log, 1):
-        if op.seq != place:
-            yield f"seq {op.seq} stands at place {place}"
+def _wrong_in_log(log: list[Logged], pruned_seq: int) -> Iterator[str]:
+    """What was pruned is a beginning of each key's ops, up to `pruned_seq`; nothing else is missing."""
+    numbers: dict[str, int] = {}
+    seq = ts_ns = pruned = 0
+    for op in log:
+        if op.seq != seq + 1 and op.seq > pruned_seq + 1:
+            yield f"seq {op.seq} comes after {seq}"
         if op.ts_ns < ts_ns:
             yield f"seq {op.seq}: time runs backwards"
-        ts_ns = op.ts_ns
-        numbers[op.key] += 1
-        if op.op_number != numbers[op.key]:
-            yield f"{op.key!r}: op {op.op_number} where {numbers[op.key]} should be"
-            numbers[op.key] = op.op_number
+        seq, ts_ns = op.seq, op.ts_ns
+        if op.key not in numbers:
+            pruned += op.op_number - 1
+        elif op.op_number != numbers[op.key] + 1:
+            yield f"{op.key!r}: op {op.op_number} after {numbers[op.key]}"
+        numbers[op.key] = op.op_number
         yield from (f"{op.key!r} op {op.op_number}: {what}" for what in _wrong_in_op(op))
+    if seq - len(log) != pruned or pruned_seq > seq:
+        yield f"{seq - len(log)} ops of the log are missing, {pruned} of its keys, up to seq {pruned_seq}"
 
 
 def _wrong_in_op(op: Logged) -> Iterator[str]:
@@ -224,8 +232,9 @@ def _wrong_among_blobs(connection: apsw.Connection, blobs: Path, log: list[Logge
 def _wrong_in_index(connection: apsw.Connection, folder: Path, log: list[Logged]) -> Iterator[str]:
     """Signatures are the files' own, and all ops are applied."""
     applied = _query(connection, "SELECT value FROM meta WHERE name = 'applied_seq'")[0][0]
-    if applied != len(log):
-        yield f"the index has applied {applied} of {len(log)} ops"
+    last = log[-1].seq if log else 0
+    if applied != last:
+        yield f"the index has applied the ops up to {applied}, and the log those up to {last}"
     for key, _, in_folder, signature in _indexed(connection):
         names = [*in_folder.split("/")] if in_folder else []
         own = list(path_of(key)) == names
@@ -300,6 +309,13 @@ def _hashed(op: Logged) -> Logged:
     if op.origin == "sql" and op.value is not None and op.value_hash is None:
         return replace(op, value_hash=hashed(op.value))
     return op
+
+
+def _pruned_seq(connection: apsw.Connection, name: str) -> int:
+    if not connection.table_exists("main", "kvfs_retention"):
+        return 0
+    pruned = _query(connection, f"SELECT pruned_seq FROM kvfs_retention WHERE name = '{name}'")
+    return int(pruned[0][0]) if pruned else 0
 
 
 def _rows(connection: apsw.Connection, name: str) -> Iterator[tuple[str, Kept]]:

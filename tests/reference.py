@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
@@ -15,8 +15,10 @@ from kvfs.config import Config
 from kvfs.engine import Opened
 from kvfs.model import Entry, FileValue, KeyState, Op, OpType, Value, value_bytes
 from kvfs.paths import Location
+from kvfs.retention import Standing
+from kvfs.sqlite import Space
 from kvfs.status import DatabaseStatus
-from kvfs.store import Reader, SelfContained
+from kvfs.store import Cut, Reader, SelfContained, Step, Walk
 from kvfs.valueops import missing
 
 LOG_ID = "4ef"
@@ -35,10 +37,11 @@ class Reference:
 
 @dataclass(frozen=True)
 class Content:
-    """Logs by their stores' names, and (fingerprint, answer, expire_s) by idempotency keys."""
+    """Logs and standings by their stores' names, and (fingerprint, answer, expire_s) by idempotency keys."""
 
     logs: dict[str, list[Op]] = field(default_factory=dict)
     answers: dict[str, tuple[bytes, bytes, int]] = field(default_factory=dict)
+    standings: dict[str, Standing] = field(default_factory=dict)
 
 
 @dataclass
@@ -50,7 +53,7 @@ class ReferenceVolume:
 
     def begin(self, *, light: bool) -> None:
         logs = {name: list(log) for name, log in self.committed.logs.items()}
-        self.content = Content(logs, dict(self.committed.answers))
+        self.content = Content(logs, dict(self.committed.answers), dict(self.committed.standings))
 
     def commit(self) -> None:
         self.committed = self.content
@@ -69,7 +72,7 @@ class ReferenceVolume:
 
     def forget(self, now_s: int) -> None:
         kept = {name: known for name, known in self.content.answers.items() if known[2] > now_s}
-        self.content = Content(self.content.logs, kept)
+        self.content = Content(self.content.logs, kept, self.content.standings)
 
     def sync(self) -> None: ...
 
@@ -79,6 +82,11 @@ class ReferenceVolume:
         return DatabaseStatus("", 0, readonly=False)
 
     def synced(self, mark: int) -> None: ...
+
+    def shrink(self, pages: int) -> Space:
+        return Space()
+
+    def checkpoint(self) -> None: ...
 
     def replaced(self) -> bool:
         return False
@@ -95,7 +103,7 @@ class ReferenceStore(SelfContained):
     directory: bool = False
 
     def get(self, key: str, now_ns: int) -> Entry:
-        state = _state(ReferenceReader(self.volume.committed.logs.get(self.name, []), now_ns), key)
+        state = _state(_reader(self.volume.committed, self.name, now_ns), key)
         if state.entry is None or state.entry.expired(now_ns):
             raise missing(expired=state.expired or state.entry is not None)
         return state.entry
@@ -106,7 +114,7 @@ class ReferenceStore(SelfContained):
     def reading(
         self, now_ns: int, deadline: float | None = None, *, looked: Set[str] = frozenset()
     ) -> Iterator[Reader]:
-        yield ReferenceReader(self.volume.committed.logs.get(self.name, []), now_ns)
+        yield _reader(self.volume.committed, self.name, now_ns)
 
     def scan(self, prefix: str, now_ns: int, *, everything: bool = False) -> None: ...
 
@@ -133,8 +141,23 @@ class ReferenceStore(SelfContained):
         return [entry.key for entry in self._reader.entries() if entry.expired(now_ns)][:limit]
 
     def next_expiry(self) -> int | None:
-        entries = ReferenceReader(self.volume.committed.logs.get(self.name, []), 0).entries()
+        entries = _reader(self.volume.committed, self.name, 0).entries()
         return min((entry.expire_ns for entry in entries if entry.expire_ns is not None), default=None)
+
+    def prune(self, walk: Walk, cut: Cut) -> Step:
+        log = self._reader.log
+        gone = [op for op in log if not _stays(op, log, cut)]
+        if gone:
+            self.volume.content.logs[self.name] = [op for op in log if op not in gone]
+            last = max(op.seq for op in gone)
+            self.change_standing(lambda known: known._replace(pruned_seq=max(last, known.pruned_seq)))
+        return Step(None, len(gone), len({op.key for op in gone}))
+
+    def change_standing(self, change: Callable[[Standing], Standing]) -> Standing:
+        self.create()
+        standing = change(self.volume.content.standings.get(self.name, Standing()))
+        self.volume.content.standings[self.name] = standing
+        return standing
 
     def create(self) -> None:
         self.volume.content.logs.setdefault(self.name, [])
@@ -145,7 +168,10 @@ class ReferenceStore(SelfContained):
 
     @property
     def _reader(self) -> ReferenceReader:
-        return ReferenceReader(self.volume.content.logs.get(self.name, []), 0)
+        return _reader(self.volume.content, self.name, 0)
+
+
+NEVER_PRUNED = Standing()
 
 
 @dataclass
@@ -154,6 +180,7 @@ class ReferenceReader:
 
     log: list[Op]
     now_ns: int
+    known: Standing = NEVER_PRUNED
 
     def page(
         self,
@@ -178,13 +205,10 @@ class ReferenceReader:
         return LOG_ID
 
     def last_seq(self) -> int:
-        return len(self.log)
-
-    def pruned_seq(self) -> int:
-        return 0
+        return self.tail()[0]
 
     def span(self, *, after: int, through: int, start: str, end: str | None, limit: int) -> list[Op]:
-        found = [self.facts(op.key, op.op_number) for op in self.log[after:through]]
+        found = [self.facts(op.key, op.op_number) for op in self.log if after < op.seq <= through]
         return [op for op in found if op is not None and _within(op.key, start, end)][:limit]
 
     def op(self, key: str, op_number: int) -> Op | None:
@@ -204,10 +228,19 @@ class ReferenceReader:
         return (found[::-1] if newest else found)[:limit]
 
     def seq_at(self, ts_ns: int) -> int:
-        return sum(op.ts_ns <= ts_ns for op in self.log)
+        return max((op.seq for op in self.log if op.ts_ns <= ts_ns), default=0)
 
     def state_at(self, key: str, seq: int) -> Op | None:
-        return next((op for op in reversed(self.log[:seq]) if op.key == key), None)
+        return next((op for op in reversed(self.log) if op.key == key and op.seq <= seq), None)
+
+    def standing(self) -> Standing:
+        return self.known
+
+    def pruned_seq(self) -> int:
+        return self.known.pruned_seq
+
+    def settled_seq(self) -> int:
+        return self.tail()[0]
 
     def keys_ever(self, start: str, end: str | None) -> Iterator[str]:
         keys = sorted({op.key for op in self.log}, key=str.encode)
@@ -224,8 +257,18 @@ class ReferenceReader:
 
 
 def _state(reader: ReferenceReader, key: str) -> KeyState:
-    op = reader.state_at(key, len(reader.log))
+    op = reader.state_at(key, reader.tail()[0])
     return KeyState(None, 0) if op is None else KeyState(op.entry, op.op_number, op.op_type is OpType.EXPIRE)
+
+
+def _reader(content: Content, name: str, now_ns: int) -> ReferenceReader:
+    return ReferenceReader(content.logs.get(name, []), now_ns, content.standings.get(name, Standing()))
+
+
+def _stays(op: Op, log: list[Op], cut: Cut) -> bool:
+    newer = [each for each in log if each.key == op.key and each.seq > op.seq]
+    kept_by_count = cut.keep_last is not None and len(newer) < cut.keep_last
+    return kept_by_count or not any(each.seq <= cut.horizon for each in newer)
 
 
 def _within(key: str, start: str, end: str | None) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from math import inf
 from typing import Any, Final, NamedTuple
 
 import apsw
@@ -42,37 +44,57 @@ def damage(connection: apsw.Connection) -> str | None:
     return None if found == ["ok"] else "; ".join(found[:_SHOWN])
 
 
-def lost(connection: apsw.Connection) -> list[tuple[int, int]]:
-    """The stretches of seqs that a repair of the log could not keep."""
+def lost(connection: apsw.Connection) -> list[tuple[int, int]] | None:
+    """The stretches of seqs that a repair of the log could not keep; None where it was never repaired."""
     if not has_table(connection, "kvfs_settings"):
-        return []
+        return None
     rows = fetch(connection, "SELECT value FROM kvfs_settings WHERE name = ?", (LOST,))
-    return [(first, last) for first, last in orjson.loads(rows[0][0])] if rows else []
+    return [(first, last) for first, last in orjson.loads(rows[0][0])] if rows else None
 
 
 def order(log: OpLog, connection: apsw.Connection) -> Iterator[Difference]:
-    """Ops that are missing, or not in their order."""
-    known = set(lost(connection))
-    last_seq = last_ns = 0
+    """Ops that are missing, or not in their order.
+
+    What was pruned is missing from the beginnings of its keys' ops, up to the seq that is noted; so, unless a
+    repair has lost some, as many ops must be missing from the log as from those.
+    """
+    known = lost(connection)
+    pruned_seq = log.standing(connection).pruned_seq
+    missing = last_seq = last_ns = 0
     for seq, key, ts_ns in connection.execute(f"SELECT seq, key, ts_ns FROM {log.table} ORDER BY seq"):
-        if seq != last_seq + 1 and (last_seq + 1, seq - 1) not in known:
-            yield Difference("log-hole", None, None, f"no ops with seq {last_seq + 1} to {seq - 1}")
+        missing += seq - last_seq - 1
+        first = max(last_seq, pruned_seq) + 1
+        if first < seq and not _within(known or (), first, seq - 1):
+            yield Difference("log-hole", None, None, f"no ops with seq {first} to {seq - 1}")
         if ts_ns < last_ns:
             yield Difference(
                 "log-disorder", key, None, f"seq {seq}: its time is before that of the one before"
             )
         last_seq, last_ns = seq, max(ts_ns, last_ns)
-    last_key, last_number, last_seq = None, 0, 0
+    pruned = 0
+    last_key, last_number, key_seq = None, 0, 0
     sql = f"SELECT key, op_number, seq, flags FROM {log.table} ORDER BY key, op_number"
     for key, number, seq, flags in connection.execute(sql):
         if key != last_key:
-            last_key, last_number, last_seq = key, 0, 0
+            last_key, last_number, key_seq = key, number - 1 if pruned_seq else 0, 0
+            pruned += last_number
         # A repair leaves a gap where it does not know what was before.
         if number != last_number + 1 and not flags & GAP:
             yield Difference("log-hole", key, None, f"op {number} comes after op {last_number}")
-        if seq <= last_seq:
+        if seq <= key_seq:
             yield Difference("log-disorder", key, None, f"op {number} has a lower seq than op {last_number}")
-        last_number, last_seq = number, seq
+        last_number, key_seq = number, seq
+    if pruned_seq > last_seq:
+        yield Difference("log-hole", None, None, f"no ops with seq {last_seq + 1} to {pruned_seq}, or after")
+    elif pruned_seq and known is None and missing != pruned:
+        detail = f"{missing} ops are missing, and {pruned} were pruned from the beginnings of keys"
+        yield Difference("log-hole", None, None, detail)
+
+
+def _within(stretches: Sequence[tuple[int, int]], first: int, last: int) -> bool:
+    """Whether one of these stretches, which are in order, has all of this one."""
+    place = bisect_right(stretches, (first, inf)) - 1
+    return place >= 0 and last <= stretches[place][1]
 
 
 def values(log: OpLog, connection: apsw.Connection) -> Iterator[Difference]:

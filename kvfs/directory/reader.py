@@ -8,6 +8,7 @@ import apsw
 
 from kvfs.directory.index import IndexReader, Row
 from kvfs.directory.looks import Found, Signature
+from kvfs.directory.state import durable_seq
 from kvfs.errors import FileSystemError, PathConflict
 from kvfs.model import Entry, FileValue, value_bytes, value_hash
 from kvfs.oplog import LogReader, OpLog
@@ -62,6 +63,9 @@ class FolderReader(LogReader):
     def tail(self) -> tuple[int, int]:
         # Ops that the log has already and the index has not may not show in what was read.
         return self._applied_seq, super().tail()[1]
+
+    def settled_seq(self) -> int:
+        return durable_seq(self._connection)
 
     def _with_value(self, row: Row) -> Entry | None:
         """A row's entry with the value that its file has; None if that is not what the index knows.

@@ -9,8 +9,9 @@ What is kept keeps its seq, op number, times and value. What is lost must not be
 may be used twice. So there is a gap, a `set` by `file` whose hash is zeros, wherever an op is known to be
 missing: the index of the log still has its key and number, a later op has a higher number than the next,
 or the folder's index knows a higher number. It stands at a seq that was lost. Other lost seqs stay holes,
-which the setting `lost` tells of. The new log has an identity of its own; so the index is made anew, and
-no change cursor of the old log is valid in the new one.
+which the setting `lost` tells of; but up to where ops were pruned, what nothing is known of is taken for
+pruned too: reads before it are refused in either case. The new log has an identity of its own; so the index
+is made anew, and no change cursor of the old log is valid in the new one.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import Any, Final, NamedTuple
 import apsw
 import orjson
 
-from kvfs import disk, sqlite
+from kvfs import disk, retention, sqlite
 from kvfs.blobs import Blobs
 from kvfs.directory import audit
 from kvfs.directory.audit import UNREADABLE
@@ -43,6 +44,9 @@ _TS_NS: Final = 5
 _UNKNOWN_HASH: Final = bytes(32)
 _UNKNOWN_TYPE: Final = "application/octet-stream"
 _HEADER_BYTES: Final = 100
+# What the second page of a shrinkable database begins with: a map, which says that the third is the root of a
+# table (sqlite.org/fileformat2.html#pointer_map_or_ptrmap_pages). In others it is a table itself.
+_MAP_OF_A_ROOT: Final = b"\1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,7 @@ class _Repair:
             table = self._log.table
             gaps = f"SELECT count(*), total(flags & {GAP} AND value_hash = ?) FROM {table}"
             (ops, gapped) = fetch(connection, gaps, (_UNKNOWN_HASH,))[0]
-            lost = audit.lost(connection)
+            lost = audit.lost(connection) or []
         return Repaired("a repair was cut off", aside, ops - int(gapped), int(gapped), tuple(lost))
 
     def _put_new_in_place(self, aside: str) -> None:
@@ -196,7 +200,7 @@ class _Repair:
         lost = _Lost()
         missing: list[tuple[int, str, int]] = []
         checkpoint = None
-        with closing(sqlite.connect(self._new, create=True, synchronous="OFF")) as new:
+        with closing(sqlite.connect(self._new, create=True, shrinkable=True, synchronous="OFF")) as new:
             with new:
                 make_log(self._log, new, new_log_id())
                 new.execute("UPDATE kvfs_settings SET value = 'done' WHERE name = 'baseline'")
@@ -217,6 +221,8 @@ class _Repair:
                 sure = checkpoint is not None and not stretches and not gaps and self._applied(None) == tail
                 durable = checkpoint if sure else tail
                 new.execute("UPDATE kvfs_checkpoint SET applied_seq = ?", (durable,))
+                # Above the last op that was kept, nobody can tell pruned from lost, and nobody asks.
+                new.execute("UPDATE kvfs_retention SET pruned_seq = min(pruned_seq, ?)", (tail,))
                 value = orjson.dumps(stretches).decode()
                 new.execute("INSERT OR REPLACE INTO kvfs_settings VALUES (?, ?)", (audit.LOST, value))
             new.pragma("wal_checkpoint", "truncate")
@@ -237,9 +243,20 @@ class _Repair:
                 break
         connection = self._readable(copy)
         if connection is None:
-            _graft_first_page(copy, self._new)
+            _graft_first_page(copy, self._laid_out_like(copy))
             connection = self._readable(copy)
         return connection
+
+    def _laid_out_like(self, damaged: str) -> str:
+        """The path of a new log whose tables begin at the same pages."""
+        with open(damaged, "rb") as file:
+            file.seek(_page_bytes(self._new))
+            if file.read(1) == _MAP_OF_A_ROOT:
+                return self._new
+        plain = os.path.join(self._copies, "plain")
+        with closing(sqlite.connect(plain, create=True, synchronous="OFF")) as connection, connection:
+            make_log(self._log, connection, new_log_id())
+        return plain
 
     def _readable(self, path: str) -> apsw.Connection | None:
         try:
@@ -279,13 +296,22 @@ class _Repair:
     def _keep_rows(self, old: apsw.Connection, new: apsw.Connection, lost: _Lost) -> None:
         """Keep all rows that can be read, and note which seqs cannot."""
         last = self._last_seq(old)
+        pruned_seq = _pruned_seq(old)
+        known = sorted(seq for seq, _, _ in self._indexed(old) if seq <= pruned_seq)
         done = 0
+
+        def lose(until: int) -> None:
+            """Note what is missing up to there, unless it may have been pruned."""
+            for seq in known[bisect_right(known, done) : bisect_right(known, until)]:
+                lost.add(seq, seq)
+            lost.add(max(done, pruned_seq) + 1, until)
+
         possible = os.path.getsize(os.path.join(self._copies, "oplog")) // _ROW_MIN_BYTES
         for row in _in_order(self._rows(old, last or possible)):
             if self._keep(new, row):
-                lost.add(done + 1, row[0] - 1)
+                lose(row[0] - 1)
                 done = row[0]
-        lost.add(done + 1, last)
+        lose(last)
 
     def _rows(self, old: apsw.Connection, last: int) -> Iterator[tuple[Any, ...]]:
         """All sound rows, in order, by halving what cannot be read at once."""
@@ -332,7 +358,8 @@ class _Repair:
             "SELECT * FROM (SELECT key, op_number, seq, flags,"
             " lag(op_number, 1, 0) OVER own AS number_before, lag(seq, 1, 0) OVER own AS seq_before"
             f" FROM {table} WINDOW own AS (PARTITION BY key ORDER BY op_number))"
-            f" WHERE op_number > number_before + 1 AND NOT flags & {GAP} ORDER BY seq"
+            f" WHERE op_number > number_before + 1 AND NOT flags & {GAP}"
+            f" {'AND number_before' if _pruned_seq(new) else ''} ORDER BY seq"
         )
         for key, number, seq, _, _, before in fetch(new, holes):
             free = lost.take(before, seq)
@@ -457,6 +484,7 @@ def _copy_rest(old: apsw.Connection, new: apsw.Connection) -> int | None:
         ("kvfs_redo", "seq, value"),
         ("kvfs_settings", "name, value"),
         ("kvfs_idempotency", "idempotency_key, fingerprint, answer, expire_s"),
+        ("kvfs_retention", retention.COLUMNS),
     ):
         marks = ",".join("?" for _ in columns.split(","))
         with suppress(*UNREADABLE):
@@ -469,13 +497,18 @@ def _copy_rest(old: apsw.Connection, new: apsw.Connection) -> int | None:
     return None
 
 
+def _pruned_seq(log: apsw.Connection) -> int:
+    """The highest seq that was pruned, as far as that can be read."""
+    with suppress(*UNREADABLE):
+        seq: object = retention.read(log, LOG_NAME).pruned_seq
+        if isinstance(seq, int):
+            return seq
+    return 0
+
+
 def _graft_first_page(damaged: str, sound: str) -> None:
     """Give a log whose first page is damaged that of a new one, whose tables begin at the same pages."""
-    with open(sound, "rb") as file:
-        header = file.read(_HEADER_BYTES)
-    # A size of 1 stands for 65536.
-    page_bytes = int.from_bytes(header[16:18], "big") or 1
-    page_bytes = 65536 if page_bytes == 1 else page_bytes
+    page_bytes = _page_bytes(sound)
     with open(sound, "rb") as file:
         page = bytearray(file.read(page_bytes))
     with open(damaged, "r+b") as file:
@@ -486,6 +519,15 @@ def _graft_first_page(damaged: str, sound: str) -> None:
         page[92:96] = page[24:28]
         file.seek(0)
         file.write(page)
+
+
+def _page_bytes(path: str) -> int:
+    """A database's page size, by its header."""
+    with open(path, "rb") as file:
+        header = file.read(_HEADER_BYTES)
+    # A size of 1 stands for 65536.
+    page_bytes = int.from_bytes(header[16:18], "big") or 1
+    return 65536 if page_bytes == 1 else page_bytes
 
 
 def _remove(path: str) -> None:

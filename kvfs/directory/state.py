@@ -23,14 +23,14 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, cast
 
 import apsw
 
-from kvfs import disk, idempotency, sqlite
+from kvfs import disk, idempotency, retention, sqlite
 from kvfs.blobs import Blobs
 from kvfs.directory import files
 from kvfs.directory.index import Index, boot_id
@@ -163,7 +163,7 @@ class State:
             # Opening changes what another process may be using.
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             self._check_log()
-            self._writing = sqlite.connect(home.log, create=True)
+            self._writing = sqlite.connect(home.log, create=True, shrinkable=True)
         except BaseException as exc:
             self._close_files()
             if isinstance(exc, InvalidSqliteHeader):
@@ -283,8 +283,8 @@ class State:
         return self.blobs.value(op.entry.sha256, op.entry.size)
 
     def durable_seq(self) -> int:
-        """The files of all ops up to there survive a power cut."""
-        return cast(int, fetch(self._writing, "SELECT applied_seq FROM kvfs_checkpoint")[0][0])
+        """See `durable_seq`."""
+        return durable_seq(self._writing)
 
     def power_was_lost(self) -> bool:
         """Whether the machine has been started anew since the last checkpoint."""
@@ -297,9 +297,17 @@ class State:
             self.put_setting(_BOOT_ID, boot_id())
             done = self._redo_blobs(f"seq <= {seq}")
             self._writing.execute("DELETE FROM kvfs_redo WHERE seq <= ?", (seq,))
-            if done:
-                for sha256 in done - self._redo_blobs("true"):
-                    self.log.drop_blob(self._writing, sha256)
+            self.drop_blobs(done)
+
+    def drop_blobs(self, hashes: Set[bytes]) -> int:
+        """Remove those of these blobs that no op names, and no file waits for; how many bytes they had.
+
+        Inside a transaction, when what named them is durably gone.
+        """
+        if not hashes:
+            return 0
+        waiting = self._redo_blobs("true")
+        return sum(self.log.drop_blob(self._writing, sha256) for sha256 in hashes - waiting)
 
     def setting(self, name: str) -> str | None:
         """One of the store's settings."""
@@ -357,6 +365,13 @@ class State:
         self._lock = self.temporary = -1
 
 
+def durable_seq(connection: apsw.Connection) -> int:
+    """The files of all ops up to there survive a power cut: of each key, recovery needs the last of these ops
+    and all after it.
+    """
+    return cast(int, fetch(connection, "SELECT applied_seq FROM kvfs_checkpoint")[0][0])
+
+
 def new_log_id() -> str:
     """An identity for an op-log."""
     return secrets.token_hex(8)
@@ -368,6 +383,8 @@ def make_log(log: OpLog, connection: apsw.Connection, log_id: str) -> None:
     connection.execute(_SCHEMA)
     connection.execute("INSERT INTO kvfs_settings VALUES (?, ?)", (_BOOT_ID, boot_id()))
     connection.execute(idempotency.SCHEMA)
+    # Last: where each table begins, a repair knows from a log that is whole.
+    connection.execute(retention.SCHEMA)
 
 
 @contextmanager

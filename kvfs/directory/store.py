@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-from kvfs import idempotency, sqlite
+from kvfs import idempotency, pruning, sqlite
 from kvfs.config import Config
 from kvfs.directory import files
 from kvfs.directory.batch import Batch, close_value, read_file, upload
@@ -32,8 +32,21 @@ from kvfs.directory.state import Home
 from kvfs.directory.survey import survey
 from kvfs.errors import FileSystemError, Overloaded, PathConflict, from_os_error
 from kvfs.model import Entry, FileValue, KeyState, Op, OpType, Value
+from kvfs.retention import Standing
+from kvfs.sqlite import Space
 from kvfs.status import FolderStatus, Survey
-from kvfs.store import EmptyReader, Log, Reader, Settle, StateChanged, TooHeavy, Unsettled
+from kvfs.store import (
+    Cut,
+    EmptyReader,
+    Log,
+    Reader,
+    Settle,
+    StateChanged,
+    Step,
+    TooHeavy,
+    Unsettled,
+    Walk,
+)
 from kvfs.valueops import missing
 
 _DUE_AT_ONCE: Final = 1000
@@ -228,6 +241,43 @@ class DirectoryStore:
         assert self._batch is not None
         self._batch.write(ops)
 
+    def prune(self, walk: Walk, cut: Cut) -> Step:
+        if self._batch is None:
+            return Step(None)
+        state = self._there.state
+        cut = cut._replace(horizon=min(cut.horizon, state.durable_seq()))
+        with sqlite.errors("prune the op-log"):
+            return pruning.step(state.log, state.connection, walk, cut)
+
+    def change_standing(self, change: Callable[[Standing], Standing]) -> Standing:
+        self.create()
+        state = self._there.state
+        with sqlite.errors("note the retention"):
+            return state.log.change_standing(state.connection, change)
+
+    def drop_blobs(self, hashes: Set[bytes]) -> int:
+        if self._batch is None:
+            return 0
+        try:
+            with sqlite.errors("read the op-log"):
+                return self._there.state.drop_blobs(hashes)
+        except OSError as exc:
+            raise from_os_error(exc, "remove a large value") from exc
+
+    def blobs(self) -> Iterator[bytes]:
+        return iter(()) if self._folder is None else self._folder.state.blobs.kept()
+
+    def shrink(self, pages: int) -> Space:
+        if self._batch is None:
+            return Space()
+        with sqlite.errors("give free pages back"):
+            return sqlite.give_back(self._there.state.connection, pages)
+
+    def checkpoint(self) -> None:
+        if self._folder is not None:
+            with self._folder.state.log_readers.borrow() as connection:
+                sqlite.checkpoint(connection)
+
     def commit(self) -> None:
         if self._batch is not None:
             self._there.state.commit_log()
@@ -301,7 +351,7 @@ class DirectoryStore:
     def synced(self, mark: int) -> None:
         folder = self._there
         folder.state.note_durable(mark)
-        folder.synced_seq = mark
+        folder.synced_seq = max(folder.synced_seq, mark)
 
     def replaced(self) -> bool:
         try:

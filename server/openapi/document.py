@@ -64,6 +64,7 @@ HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
     "X-File-Hash": ("The SHA-256 of the key's file, in hex.", schemas.STRING),
     "X-KV-Reference": ("`true`: the value is large, and streamed from its file.", schemas.STRING),
     "X-Request-Id": ("The request's id: the one that it brought, or a new one.", schemas.STRING),
+    "X-Truncated": ("`true`: there are more rows.", schemas.STRING),
     "X-Updated-At": ("When the value was last written, in Unix seconds.", schemas.INTEGER),
 }
 """Descriptions and schemas of the headers that answers have."""
@@ -133,7 +134,7 @@ def _parameter(param: Param, told: list[Example]) -> Json:
     for name in ("default", "minimum", "maximum"):
         if (limit := getattr(param, name)) is not None:
             schema[name] = limit
-    if param.place is Place.PATH:
+    if param.place is Place.PATH and param.kind is Kind.TEXT:
         schema["minLength"] = 1
     made: Json = {
         "name": param.name,
@@ -175,13 +176,29 @@ def _media(schema: Schema, sent: list[Step]) -> Json:
 
 
 def _responses(route: Route, told: list[Example]) -> Json:
-    responses = {str(answer.status): _answer(answer, told) for answer in route.answers}
+    responses: Json = {}
+    for answer in route.answers:
+        _add(responses, str(answer.status), _answer(answer, told))
     for status, codes in _by_status(route).items():
         if status in responses:
-            responses[status] = _either(responses[status], _error(codes))
+            _add(responses, status, _error(codes))
         else:
             responses[status] = {"$ref": f"#/components/responses/{_error_name(route, codes)}"}
     return responses
+
+
+def _add(responses: Json, status: str, response: Json) -> None:
+    """One more answer, which may share its status, and also its media type, with others."""
+    if status not in responses:
+        responses[status] = response
+        return
+    known = responses[status]
+    known["description"] += f"; or {response['description']}"
+    known["headers"] |= response["headers"]
+    for media_type, media in response["content"].items():
+        if (other := known["content"].setdefault(media_type, media)) is not media:
+            other["schema"] = {"anyOf": [other["schema"], media["schema"]]}
+            other["examples"] = {**other.get("examples", {}), **media.get("examples", {})}
 
 
 def _answer(answer: Answer, told: list[Example]) -> Json:
@@ -189,28 +206,18 @@ def _answer(answer: Answer, told: list[Example]) -> Json:
     if answer.media_type is not None:
         # No schema at all where the body is bytes: part of a JSON value is declared as JSON, and is none.
         media: Json = {} if answer.schema is None else {"schema": _linked(answer.schema)}
-        given = [
-            example.step for example in told if example.step.status == answer.status and example.step.shown
-        ]
+        given = [example.step for example in told if _shows(example.step, answer)]
         if given:
             media["examples"] = _numbered((step.title, step.answer) for step in given)
         made["content"] = {answer.media_type: media}
     return made
 
 
-def _either(answer: Json, error: Json) -> Json:
-    """A status that is an answer's and an error's too."""
-    media, other = answer["content"][JSON], error["content"][JSON]
-    return {
-        "description": f"{answer['description']}; or {error['description']}",
-        "headers": answer["headers"] | error["headers"],
-        "content": {
-            JSON: {
-                "schema": {"anyOf": [media["schema"], other["schema"]]},
-                "examples": media.get("examples", {}) | other["examples"],
-            }
-        },
-    }
+def _shows(step: Step, answer: Answer) -> bool:
+    """Whether the step is an example of this answer: of several with one status, one is JSON."""
+    if step.status != answer.status or not step.shown:
+        return False
+    return answer.media_type == ANY_TYPE or isinstance(step.answer, str) == (answer.media_type != JSON)
 
 
 def _numbered(given: Iterable[tuple[str, Any]]) -> Json:

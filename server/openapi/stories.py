@@ -26,9 +26,10 @@ class Step:
     """One request, and the answer to it.
 
     `params` are texts by name, whatever their place; one may be `{"answer": route, "at": [field, …]}`, which
-    is what the last answer of that route has there. A key is written as in a path. `body` is JSON, or text
-    where the route takes anything; so is `answer`, None where there is no body. `files` are laid into the
-    data dir before: contents by path. Where `shown` is false, the answer is too long to be an example.
+    is what the last answer of that route has there, or `{"etag": route}`, its ETag. A key is written as in a
+    path. `body` is JSON, or text where the route takes anything; so is `answer`, None where there is no body.
+    `files` are laid into the data dir before: contents by path. Where `shown` is false, the answer is too
+    long to be an example.
     """
 
     title: str
@@ -37,6 +38,7 @@ class Step:
     body: Any = None
     files: Mapping[str, str] = field(default_factory=dict)
     status: int = 0
+    etag: str | None = None
     answer: Any = None
     shown: bool = True
 
@@ -59,19 +61,23 @@ def stories() -> dict[str, list[Step]]:
 
 
 def examples() -> Iterator[Example]:
-    """All steps of all stories."""
+    """All steps of all stories, but for those that no server has answered yet."""
     for steps in stories().values():
-        answers: dict[str, Any] = {}
+        told: dict[str, Step] = {}
         for step in steps:
-            yield Example(step, resolved(step, answers))
-            answers[step.route] = step.answer
+            if step.status:
+                yield Example(step, resolved(step, told))
+                told[step.route] = step
 
 
-def resolved(step: Step, answers: Mapping[str, Any]) -> dict[str, str]:
-    """The step's parameters as texts, given the last answer of each route."""
-    return {
-        name: str(reduce(lambda told, at: told[at], param["at"], answers[param["answer"]]))
-        if isinstance(param, dict)
-        else param
-        for name, param in step.params.items()
-    }
+def resolved(step: Step, told: Mapping[str, Step]) -> dict[str, str]:
+    """The step's parameters as texts, given the last step of each route before it."""
+    return {name: _text(param, told) for name, param in step.params.items()}
+
+
+def _text(param: Any, told: Mapping[str, Step]) -> str:
+    if isinstance(param, str):
+        return param
+    if "etag" in param:
+        return str(told[param["etag"]].etag)
+    return str(reduce(lambda part, at: part[at], param["at"], told[param["answer"]].answer))

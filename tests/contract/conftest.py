@@ -11,6 +11,7 @@ import pytest
 from kvfs.config import Config
 from kvfs.engine import Engine
 from kvfs.paths import Kind, Paths
+from kvfs.retention import Standing
 from tests import invariants
 from tests.clocks import HurriedClock
 from tests.contract.driver import Driver
@@ -82,5 +83,6 @@ def _check(home: Path, directory: bool) -> Callable[[], None]:
 
 def _check_reference(reference: Reference) -> None:
     for volume in reference.volumes.values():
-        for ops in volume.committed.logs.values():
-            invariants.check_ops(ops)
+        for name, ops in volume.committed.logs.items():
+            standing = volume.committed.standings.get(name, Standing())
+            invariants.check_ops(ops, pruned_seq=standing.pruned_seq)

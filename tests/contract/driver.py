@@ -170,6 +170,15 @@ class Reverted:
     replayed: bool = False
 
 
+@dataclass(frozen=True)
+class Pruned:
+    """What a pruning did: how many ops it removed, of how many keys, and whether that was all."""
+
+    removed: int
+    keys: int
+    complete: bool
+
+
 class Driver(ABC):
     """One store. Any thread may use it. What fails raises `StoreError`."""
 
@@ -315,6 +324,15 @@ class Driver(ABC):
 
     @abstractmethod
     def batch_delete(self, keys: Sequence[str], *, idempotency_key: str | None = None) -> int: ...
+
+    @abstractmethod
+    def prune(self, *, before_ns: int | None = None, keep_last: int | None = None) -> Pruned: ...
+
+    @abstractmethod
+    def retention(self) -> dict[str, int | None]: ...
+
+    @abstractmethod
+    def set_retention(self, **changes: int | None) -> dict[str, int | None]: ...
 
     # --- around it ---------------------------------------------------------------------------------------
 

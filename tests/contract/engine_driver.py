@@ -45,6 +45,7 @@ from tests.contract.driver import (
     Listed,
     Page,
     PastPage,
+    Pruned,
     Reverted,
     StoreError,
     Table,
@@ -343,6 +344,19 @@ class EngineDriver(Driver):
 
     def batch_delete(self, keys: Sequence[str], *, idempotency_key: str | None = None) -> int:
         return len(self._apply(BatchDelete(tuple(keys)), idempotency_key=idempotency_key).results)
+
+    def prune(self, *, before_ns: int | None = None, keep_last: int | None = None) -> Pruned:
+        with self._handle() as handle:
+            pruned = handle.prune(before_ns=before_ns, keep_last=keep_last)
+        return Pruned(pruned.removed, pruned.keys, pruned.stopped_by is None)
+
+    def retention(self) -> dict[str, int | None]:
+        with self._handle() as handle:
+            return handle.retention()._asdict()
+
+    def set_retention(self, **changes: int | None) -> dict[str, int | None]:
+        with self._handle() as handle:
+            return handle.set_retention(**changes)._asdict()
 
     # --- around it ---------------------------------------------------------------------------------------
 

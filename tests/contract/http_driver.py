@@ -21,6 +21,7 @@ from tests.contract.driver import (
     Listed,
     Page,
     PastPage,
+    Pruned,
     Reverted,
     StoreError,
     Table,
@@ -398,6 +399,20 @@ class HttpDriver(Driver):
         deleted: int = form["deleted"]
         return deleted
 
+    def prune(self, *, before_ns: int | None = None, keep_last: int | None = None) -> Pruned:
+        given = {"before": None if before_ns is None else _instant(before_ns), "keep_last": keep_last}
+        form = self._maintain(
+            "history_prune", {name: each for name, each in given.items() if each is not None}
+        )
+        return Pruned(form["removed"], form["keys"], form["complete"])
+
+    def retention(self) -> dict[str, int | None]:
+        return self.set_retention()
+
+    def set_retention(self, **changes: int | None) -> dict[str, int | None]:
+        form = self._maintain("retention", changes)
+        return {name: form[name] for name in ("keep_last", "max_age_s")}
+
     # --- around it ---------------------------------------------------------------------------------------
 
     def sibling(self, table: str) -> Driver:
@@ -420,6 +435,12 @@ class HttpDriver(Driver):
         assert answer["created"] is True
 
     # --- parts -------------------------------------------------------------------------------------------
+
+    def _maintain(self, op: str, asked: Mapping[str, object]) -> Any:
+        params: Params = {"db": self._db, "table": self._table}
+        form = self._client.request("POST", "/maintenance", params, _json({"op": op, **asked})).json()
+        assert (form["success"], form["op"]) == (True, op)
+        return form
 
     def _ask(
         self,

@@ -49,6 +49,8 @@ class Model:
     past: dict[str, list[tuple[int, Past]]] = field(default_factory=dict)
     ran_out: set[str] = field(default_factory=set)
     disk: dict[str, bytes] = field(default_factory=dict)
+    oldest: dict[str, int] = field(default_factory=dict)
+    """The first op number that pruning has left, of keys of which it took any."""
 
     def look(self, key: str, now_ns: int) -> Known | None:
         """The key as it is when the store looks at it for a write: what happened to it becomes an op."""
@@ -115,19 +117,37 @@ class Model:
 
     def at(self, key: str, ts_ns: int) -> Past:
         """What was at a time."""
-        state: Past = None
-        for at_ns, past in self.past.get(key, []):
-            if at_ns <= ts_ns:
-                state = past
+        number = self._number_at(key, ts_ns)
+        state = self.after(key, number) if number or key in self.oldest else None
         return None if isinstance(state, Known) and state.expired(ts_ns) else state
 
     def after(self, key: str, number: int) -> Past:
         """What an op left."""
-        return self.past[key][number - 1][1]
+        return Gap() if number < self.oldest.get(key, 1) else self.past[key][number - 1][1]
+
+    def left(self, key: str) -> range:
+        """The op numbers that are left of a key."""
+        return range(self.oldest.get(key, 1), self.numbers.get(key, 0) + 1)
+
+    def prune(self, before_ns: int | None, keep_last: int | None) -> int:
+        """Ops were pruned; how many."""
+        pruned = 0
+        for key, last in self.numbers.items():
+            by_time = last if before_ns is None else self._number_at(key, before_ns)
+            by_count = last if keep_last is None else last - keep_last + 1
+            oldest, kept = self.left(key)[0], min(by_time, by_count)
+            if kept > oldest:
+                self.oldest[key] = kept
+                pruned += kept - oldest
+        return pruned
 
     def when(self, key: str, number: int) -> int:
         """When an op happened."""
         return self.past[key][number - 1][0]
+
+    def _number_at(self, key: str, ts_ns: int) -> int:
+        """The number of a key's last op up to a time; 0 if it had none."""
+        return sum(at_ns <= ts_ns for at_ns, _ in self.past.get(key, []))
 
     def _edited(self, key: str, before: Known | None, now_ns: int) -> None:
         value = self.disk.get(key)

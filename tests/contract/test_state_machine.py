@@ -312,15 +312,16 @@ class StoreMachine(RuleBasedStateMachine):
     def history(self, key: str) -> None:
         now = self.tick()
         self.model.peek(key, now)
-        count = self.model.numbers.get(key, 0)
-        if not count:
+        left = self.model.left(key)
+        if not left:
             with pytest.raises(KeyNotFound):
                 self.store.history(key)
             return
         told = self.store.history(key, limit=1000, newest=False)
         # That a key has run out may be logged before the model looks.
-        assert count <= told.total <= count + 1
-        for number, (op, _) in enumerate(told.operations[:count], 1):
+        assert len(left) <= told.total <= len(left) + 1
+        assert told.oldest_op_number == left[0]
+        for number, (op, _) in zip(left, told.operations, strict=False):
             past = self.model.after(key, number)
             assert (op.op_number, op.recorded) == (number, not isinstance(past, Gap))
             if op.recorded:
@@ -423,6 +424,19 @@ class StoreMachine(RuleBasedStateMachine):
             else:
                 self.restored(key, then, ts_ns, now)
         self.compare_all()
+
+    # --- pruning -----------------------------------------------------------------------------------------
+
+    @rule(moment=st.none() | moments, keep_last=st.none() | st.integers(1, 4))
+    def prune(self, moment: int | None, keep_last: int | None) -> None:
+        self.what_is_due_is_logged()
+        before_ns = None if moment is None else self.moment(moment)
+        if before_ns is None and keep_last is None:
+            with pytest.raises(InvalidParameters):
+                self.store.prune()
+            return
+        pruned = self.store.prune(before_ns=before_ns, keep_last=keep_last)
+        assert (pruned.removed, pruned.stopped_by) == (self.model.prune(before_ns, keep_last), None)
 
     # --- time and reopening ------------------------------------------------------------------------------
 

@@ -22,13 +22,20 @@ def whole(entry: kvfs.Entry) -> bytes:
     return entry.value
 
 
-def nothing_is_lost(db: Path, directory: bool, acknowledged: Acknowledged) -> list[Logged]:
-    """Reopen the store; everything acknowledged is there, and reads as it was written. The log."""
+def nothing_is_lost(
+    db: Path, directory: bool, acknowledged: Acknowledged, *, keep_last: int | None = None
+) -> list[Logged]:
+    """Reopen the store; everything acknowledged is there, and reads as it was written. The log.
+
+    With `keep_last` it was being pruned, which is first brought to its end.
+    """
     with kvfs.open(str(db), TABLE) as store:
+        if keep_last is not None:
+            store.prune(keep_last=keep_last)
         keys = [*store.keys()]
         values = {key: whole(store.get(key)) for key in keys}
     log = _log(db, directory)
-    missing = acknowledged.missing_from(log)
+    missing = acknowledged.missing_from(log, keep_last=keep_last)
     assert not missing, (
         f"{len(missing)} of {len(acknowledged.acks)} acknowledged ops are not in the log of {len(log)}: "
         f"{missing[:3]} to {missing[-3:]}"

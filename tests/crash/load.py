@@ -1,7 +1,8 @@
 """Load for crash tests, and the record of what was acknowledged.
 
-As a program (`python -m tests.crash.load <path> <table> <seed>`) it writes to a store through the engine
-until it is killed, and tells of each acknowledged write in a line.
+As a program (`python -m tests.crash.load <path> <table> <seed> [<keep_last>]`) it writes to a store through
+the engine until it is killed, and tells of each acknowledged write in a line. With `keep_last` it prunes
+meanwhile.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def write_until(
         value = f"{seed} {me} {number} ".encode() * chance.choice([1, 1, 1, 200])
         kind = chance.randrange(12)
         if kind == 0:
-            value = chance.randbytes(300_000)
+            value = chance.randbytes(chance.choice([300_000, 300_000, 1_200_000]))
         if kind <= 6:
             told(Ack(key, target.set(key, value, kind != 6), digest_of(value)))
         elif kind <= 8:
@@ -99,15 +100,22 @@ class Acknowledged:
     def add(self, ack: Ack) -> None:
         self.acks.append(ack)
 
-    def missing_from(self, log: Iterable[Logged]) -> list[Ack]:
-        """What was acknowledged and is not in the log as it was told."""
-        logged = {(op.key, op.op_number): "" if op.value_hash is None else op.value_hash.hex() for op in log}
+    def missing_from(self, log: Iterable[Logged], *, keep_last: int | None = None) -> list[Ack]:
+        """What was acknowledged and is not in the log as it was told, and cannot have been pruned."""
+        logged: dict[tuple[str, int], str] = {}
+        first_kept: dict[str, int] = {}
+        for op in log:
+            logged[op.key, op.op_number] = "" if op.value_hash is None else op.value_hash.hex()
+            if keep_last is not None:
+                first_kept[op.key] = op.op_number - keep_last + 1
         missing = (ack for ack in self.acks if logged.get((ack.key, ack.op_number)) != ack.digest)
-        return [ack for ack in missing if ack not in self.doubtful]
+        return [
+            ack for ack in missing if ack not in self.doubtful and ack.op_number >= first_kept.get(ack.key, 0)
+        ]
 
 
-def main(path: str, table: str, seed: int) -> None:
-    """Write until killed."""
+def main(path: str, table: str, seed: int, keep_last: int | None) -> None:
+    """Write until killed, and prune if asked to."""
     import kvfs
     from tests.crash.targets import EngineTarget
 
@@ -118,14 +126,17 @@ def main(path: str, table: str, seed: int) -> None:
         os.write(1, b"open\n")
         target = EngineTarget(store)
 
-        def write(me: int) -> None:
+        def work(me: int) -> None:
             try:
+                while me == THREADS:
+                    store.prune(keep_last=keep_last)
                 write_until(lambda: False, target, me, seed, tell)
             except BaseException:
                 traceback.print_exc()
                 os._exit(1)
 
-        threads = [threading.Thread(target=write, args=(me,)) for me in range(THREADS)]
+        workers = range(THREADS + (keep_last is not None))
+        threads = [threading.Thread(target=work, args=(me,)) for me in workers]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -133,4 +144,4 @@ def main(path: str, table: str, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]) if sys.argv[4:] else None)

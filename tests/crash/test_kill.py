@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from kvfs.directory.check import check
 from tests.contract.http_driver import Client
 from tests.crash.aftermath import TABLE, nothing_is_lost
 from tests.crash.clients import clients, path_of, store_of
@@ -24,16 +26,17 @@ from tests.serving import ROOT, ServerProcess
 ROUNDS = 6
 LOAD_S = 30.0
 SEED = 20_240_607
+KEPT = 2
 
 
 # --- through the engine ------------------------------------------------------------------------------
 
 
 @contextmanager
-def child(db: Path, seed: int) -> Iterator[subprocess.Popen[str]]:
+def child(db: Path, seed: int, *more: str) -> Iterator[subprocess.Popen[str]]:
     """A process that writes until it is killed."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.crash.load", str(db), TABLE, str(seed)],
+        [sys.executable, "-m", "tests.crash.load", str(db), TABLE, str(seed), *more],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
@@ -64,6 +67,32 @@ def test_what_a_killed_process_acknowledged_is_there(tmp_path: Path, directory: 
                     process.kill()
         assert len(acknowledged.acks) - before >= wanted
         nothing_is_lost(db, directory, acknowledged)
+
+
+@pytest.mark.parametrize("directory", [False, True], ids=["table", "directory"])
+def test_a_pruning_that_was_killed_has_taken_nothing_that_was_to_stay(
+    tmp_path: Path, directory: bool
+) -> None:
+    db = tmp_path / "db"
+    if directory:
+        db.mkdir()
+    acknowledged = Acknowledged()
+    chance = random.Random(SEED)
+    for round_number in range(ROUNDS):
+        before = len(acknowledged.acks)
+        with child(db, SEED + round_number, str(KEPT)) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "open\n"
+            wanted = chance.randrange(50, 400)
+            for line in process.stdout:
+                acknowledged.add(parse(line))
+                if len(acknowledged.acks) - before == wanted:
+                    process.kill()
+        assert len(acknowledged.acks) - before >= wanted
+        log = nothing_is_lost(db, directory, acknowledged, keep_last=KEPT)
+        assert max(Counter(op.key for op in log).values()) <= KEPT
+        if directory:
+            assert check(str(db), TABLE, full=True).clean
 
 
 def test_what_others_edit_after_the_kill_stays(tmp_path: Path) -> None:

@@ -344,3 +344,34 @@ def test_blobs_and_temporary_files_that_nobody_needs_are_named(spoilt: Folder) -
     (spoilt.home / "site.blobs/.new-1").write_bytes(b"1")
     (spoilt.home / "tmp/site/17").write_bytes(b"1")
     assert found(spoilt) == [("blob-extra", None), ("leftover", None), ("leftover", None)]
+
+
+@pytest.fixture
+def pruned(spoilt: Folder) -> Folder:
+    """The same with a pruned log: of x, y and z the first op is gone, and those of others lie before that."""
+    for number in range(3):
+        for key in ("x", "y", "z"):
+            spoilt.store.set(key, b"%d" % number)
+    assert spoilt.store.prune(keep_last=2).keys == 3
+    spoilt.close()
+    return spoilt
+
+
+def test_what_was_pruned_is_no_difference(pruned: Folder) -> None:
+    assert found(pruned, full=True) == []
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("key = 'gone' AND op_number = 2", {("log-hole", None)}),
+        ("key = 'a'", {("log-hole", None), ("unrecorded", "a"), ("row-extra", "a")}),
+        ("key = 'x' AND op_number = 2", {("log-hole", None)}),
+        ("seq = (SELECT max(seq) FROM kvfs_oplog_files)", {("edited", "z"), ("row-wrong", "z")}),
+    ],
+)
+def test_what_is_missing_besides_what_was_pruned_is_named(
+    pruned: Folder, where: str, expected: set[tuple[str, str | None]]
+) -> None:
+    in_log(pruned, f"DELETE FROM kvfs_oplog_files WHERE {where}")
+    assert expected <= set(found(pruned))

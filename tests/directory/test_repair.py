@@ -361,3 +361,61 @@ def test_a_rollback_to_before_a_key_was_there_is_kept(spoilt: Folder) -> None:
     assert before[-1].op_type == "rollback"
     assert before[-1] in log_of(spoilt)
     assert "undone" not in [*spoilt.store.keys()]
+
+
+# --- pruned logs -------------------------------------------------------------------------------------
+
+
+def pruned(folder: Folder) -> int:
+    """Prune a folder's log, and close it; up to which seq."""
+    told = folder.store.prune(keep_last=2)
+    folder.store.set_retention(max_age_s=1000)
+    folder.close()
+    return told.pruned_seq
+
+
+def test_a_repair_keeps_what_is_left_after_pruning_and_knows_it_for_pruned(spoilt: Folder) -> None:
+    pruned_seq = pruned(spoilt)
+    left = log_of(spoilt)
+    assert pruned_seq
+    spoil_the_header(spoilt.home / "site.oplog")
+    said = rebuilt(spoilt)
+    assert said is not None
+    assert (said.kept, said.gaps, said.lost) == (len(left), 0, ())
+    assert log_of(spoilt) == left
+    assert spoilt.store.retention().max_age_s == 1000
+    with pytest.raises(TimeTravelGap):
+        spoilt.store.snapshot("k0", 1)
+
+
+def test_what_is_lost_of_a_pruned_log_is_told_of(spoilt: Folder) -> None:
+    pruned(spoilt)
+    left = {op.seq: op for op in log_of(spoilt)}
+    spoil_pages_in_the_middle(spoilt.home / "site.oplog")
+    said = rebuilt(spoilt)
+    assert said is not None
+    assert said.kept < len(left)
+    # What was pruned did not come back, and none of it is taken for lost.
+    repaired = [op for op in log_of(spoilt) if op.seq <= max(left)]
+    assert {op.seq for op in repaired} <= left.keys()
+    assert {seq for first, last in said.lost for seq in range(first, last + 1)} <= left.keys()
+    assert all(op == left[op.seq] for op in repaired if op.value_hash != bytes(32))
+
+
+def test_the_first_page_of_a_log_that_cannot_shrink_is_repaired_too(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "db")
+    log = folder.home / "site.oplog"
+    folder.home.mkdir()
+    connection = apsw.Connection(str(log))
+    for statement in (f"PRAGMA page_size = {PAGE}", "CREATE TABLE t (c)", "DROP TABLE t"):
+        connection.execute(statement)
+    assert connection.pragma("auto_vacuum") == 0
+    connection.close()
+    for number in range(KEYS):
+        folder.store.set(f"k{number % 7}", b"%d" % number)
+    folder.close()
+    spoil_the_first_page(log)
+    said = rebuilt(folder)
+    assert said is not None
+    assert (said.kept, said.gaps, said.lost) == (KEYS, 0, ())
+    folder.close()

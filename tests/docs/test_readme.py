@@ -42,7 +42,7 @@ def matches(expected: str, printed: str) -> bool:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-@pytest.mark.parametrize("document", ["README.md", "docs/changes.md", "docs/time-travel.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/changes.md", "docs/sql.md", "docs/time-travel.md"])
 def test_a_tour_does_what_it_says(tmp_path: Path, document: str) -> None:
     shutil.copytree(ROOT / "fixtures", tmp_path / "fixtures")
     tour = steps((ROOT / document).read_text())

@@ -12,7 +12,7 @@ import pytest
 
 from kvfs.cursor import Cursor, parse
 from kvfs.errors import ChangeCursorExpired, DatabaseNotFound, KeyNotFound
-from kvfs.feed import Event, Kind, Omitted, Query, page
+from kvfs.feed import ChangesQuery, Event, Kind, Omitted, changes
 from kvfs.followers import Ending
 from kvfs.handle import Handle
 from kvfs.listing import Query as ListQuery
@@ -42,7 +42,7 @@ class Told:
 
 def all_events(store: Handle, since: Cursor = NOWHERE, *, values: bool = False) -> list[Event]:
     found: list[Event] = []
-    query = Query(since, values=values, limit=3)
+    query = ChangesQuery(since, values=values, limit=3)
     while True:
         told = store.changes(query)
         found += told.events
@@ -104,7 +104,7 @@ def test_a_cursor_from_before_a_store_is_there_leads_to_its_first_op(place: Plac
             engine.create_database(place.db)
         with engine.lease(place.db, TABLE) as store:
             cursor = store.place().cursor
-            assert store.changes(Query(cursor)).events == ()
+            assert store.changes(ChangesQuery(cursor)).events == ()
             assert parse(str(cursor)) == cursor
         with engine.lease(place.db, TABLE, create=True) as store:
             store.set("k", b"1")
@@ -118,7 +118,7 @@ def test_a_cursor_of_another_store_is_refused(place: Place) -> None:
     with place.store() as store:
         store.set("k", b"1")
         with pytest.raises(ChangeCursorExpired) as caught:
-            store.changes(Query(cursor))
+            store.changes(ChangesQuery(cursor))
     assert caught.value.details["reason"] == "database_replaced"
 
 
@@ -165,7 +165,7 @@ def test_a_look_that_is_taken_while_something_is_written_shows_nothing_that_its_
             assert reader.last_seq() == 1
             store.set("k", b"2")
             assert reader.tail()[0] == 1
-            assert [event.op.seq for event in page(reader, Query(NOWHERE)).events] == [1]
+            assert [event.op.seq for event in changes(reader, ChangesQuery(NOWHERE)).events] == [1]
 
 
 def test_deleting_a_database_tells_those_who_follow_it_and_waits_for_them(table: Place) -> None:

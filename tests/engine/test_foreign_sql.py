@@ -14,7 +14,7 @@ from typing import Any
 
 import apsw
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvfs.errors import KeyExpired, KeyNotFound
@@ -442,6 +442,7 @@ API_WRITES = st.one_of(
 """A key with its new value, or None to delete it."""
 
 
+@settings(deadline=None)
 @given(steps=st.lists(STATEMENTS | API_WRITES, max_size=15), recursive=st.booleans())
 def test_the_log_tells_what_was_there_after_every_statement(
     tmp_path_factory: pytest.TempPathFactory, steps: list[Any], recursive: bool

@@ -63,10 +63,10 @@ class Teller:
 
     def tell(self, story: list[Step]) -> Iterator[Told]:
         """Each step with what is answered now."""
-        answers: dict[str, Any] = {}
+        before: dict[str, Step] = {}
         for step in story:
-            told = self._ask(step, resolved(step, answers))
-            answers[step.route] = told.step.answer
+            told = self._ask(step, resolved(step, before))
+            before[step.route] = told.step
             yield told
 
     def _ask(self, step: Step, params: dict[str, str]) -> Told:
@@ -88,7 +88,8 @@ class Teller:
             response.headers["Content-Type"] == JSON and response.status != HTTPStatus.PARTIAL_CONTENT
         )
         answer = (json.loads(text) if whole_json else text) if text and step.shown else None
-        return Told(replace(step, status=response.status, answer=answer), response.headers)
+        etag = response.headers["ETag"]
+        return Told(replace(step, status=response.status, etag=etag, answer=answer), response.headers)
 
     def _here(self, text: str) -> str:
         return text.replace(DATA_DIR, str(self._server.data_dir))
@@ -129,7 +130,9 @@ def record() -> None:
 
 def same(shown: Step, given: Step) -> bool:
     """Whether a step was answered as it is shown."""
-    return shown.status == given.status and alike(shown.answer, given.answer)
+    if shown.status != given.status or (shown.etag is None) != (given.etag is None):
+        return False
+    return alike(shown.answer, given.answer)
 
 
 # --- parts ---------------------------------------------------------------------------------------------

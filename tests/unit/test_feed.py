@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from kvfs.cursor import Cursor
 from kvfs.errors import ChangeCursorExpired
-from kvfs.feed import Event, Kind, Lost, Omitted, Page, Query, page, place
+from kvfs.feed import Changes, ChangesQuery, Event, Kind, Lost, Omitted, changes, place
 from kvfs.model import INLINE_MAX_BYTES, Entry, Op, OpType, Origin
+from kvfs.retention import Standing
 from tests.reference import LOG_ID, ReferenceReader
 
 KEYS = ["a", "a/b", "ab", "b", "é", "\U0010ffff"]
@@ -41,7 +42,7 @@ def logs(draw: st.DrawFn) -> list[Op]:
 
 
 queries = st.builds(
-    Query,
+    ChangesQuery,
     since=st.just(START),
     prefix=st.sampled_from(["", "a", "a/", "é", "zz", "\U0010ffff"]),
     limit=st.integers(1, 10),
@@ -51,23 +52,23 @@ queries = st.builds(
 )
 
 
-def pages(reader: ReferenceReader, query: Query) -> list[Page]:
+def pages(reader: ReferenceReader, query: ChangesQuery) -> list[Changes]:
     """The pages from `query.since` to the end."""
-    found = [page(reader, query)]
+    found = [changes(reader, query)]
     while found[-1].has_more:
         assert found[-1].next > query.since
         query = replace(query, since=found[-1].next)
-        found.append(page(reader, query))
+        found.append(changes(reader, query))
     return found
 
 
-def events(reader: ReferenceReader, query: Query) -> list[Event]:
+def events(reader: ReferenceReader, query: ChangesQuery) -> list[Event]:
     return [event for each in pages(reader, query) for event in each.events]
 
 
 @given(logs(), queries, st.integers(0, 40))
 def test_pages_of_any_size_from_any_place_tell_every_op_once_and_in_order(
-    ops: list[Op], query: Query, after: int
+    ops: list[Op], query: ChangesQuery, after: int
 ) -> None:
     reader = ReferenceReader(ops, now_ns=0)
     query = replace(query, since=Cursor(LOG_ID, min(after, len(ops))))
@@ -82,7 +83,7 @@ def test_pages_of_any_size_from_any_place_tell_every_op_once_and_in_order(
 
 @given(logs(), queries, st.data())
 def test_whoever_reads_on_from_an_event_gets_what_follows_it(
-    ops: list[Op], query: Query, data: st.DataObject
+    ops: list[Op], query: ChangesQuery, data: st.DataObject
 ) -> None:
     reader = ReferenceReader(ops, now_ns=0)
     told = events(reader, query)
@@ -92,7 +93,7 @@ def test_whoever_reads_on_from_an_event_gets_what_follows_it(
 
 
 @given(logs(), queries)
-def test_a_page_keeps_its_bounds_and_ends_where_others_meet_it(ops: list[Op], query: Query) -> None:
+def test_a_page_keeps_its_bounds_and_ends_where_others_meet_it(ops: list[Op], query: ChangesQuery) -> None:
     for each in pages(ReferenceReader(ops, now_ns=0), query):
         assert len(each.events) <= query.limit
         assert len(each.events) <= 1 or query.max_bytes > 1
@@ -103,7 +104,7 @@ def test_a_page_keeps_its_bounds_and_ends_where_others_meet_it(ops: list[Op], qu
 @given(logs())
 def test_a_cursor_from_before_the_log_leads_to_its_first_op(ops: list[Op]) -> None:
     reader = ReferenceReader(ops, now_ns=0)
-    assert page(reader, Query(Cursor("", 0))) == page(reader, Query(START))
+    assert changes(reader, ChangesQuery(Cursor("", 0))) == changes(reader, ChangesQuery(START))
 
 
 def test_ops_are_told_in_four_kinds() -> None:
@@ -116,7 +117,7 @@ def test_ops_are_told_in_four_kinds() -> None:
 
 def test_a_value_that_was_not_recorded_is_told_while_it_is_the_keys_last() -> None:
     ops = [op_of(1, "a", 1, recorded=False), op_of(2, "a/b", 1), op_of(3, "a", 2, recorded=False)]
-    first, _, last = events(ReferenceReader(ops, now_ns=0), Query(START, values=True))
+    first, _, last = events(ReferenceReader(ops, now_ns=0), ChangesQuery(START, values=True))
     assert (first.value, first.omitted) == (None, Omitted.SUPERSEDED)
     assert (last.value, last.omitted) == (b"3.", None)
 
@@ -126,27 +127,20 @@ def test_a_value_that_was_not_recorded_and_has_expired_is_not_known() -> None:
     assert op.entry is not None
     dying = op._replace(entry=op.entry._replace(expire_ns=10))
     for ops in ([dying], [dying, op_of(2, "a/b", 1)]):
-        told = events(ReferenceReader(ops, now_ns=10), Query(START, values=True))
+        told = events(ReferenceReader(ops, now_ns=10), ChangesQuery(START, values=True))
         assert (told[0].value, told[0].omitted) == (None, Omitted.EXPIRED)
 
 
 def test_a_value_too_large_for_an_event_is_left_out() -> None:
     for recorded in (True, False):
         op = op_of(1, "a", 1, size=INLINE_MAX_BYTES, recorded=recorded)
-        (told,) = events(ReferenceReader([op], now_ns=0), Query(START, values=True))
+        (told,) = events(ReferenceReader([op], now_ns=0), ChangesQuery(START, values=True))
         assert (told.value, told.omitted) == (None, Omitted.TOO_LARGE)
 
 
 def test_without_a_cursor_the_place_is_the_end() -> None:
     reader = ReferenceReader([op_of(1, "a", 1), op_of(2, "a", 2)], now_ns=0)
     assert place(reader, None) == (Cursor(LOG_ID, 2), START)
-
-
-class Pruned(ReferenceReader):
-    """A log whose first ops are gone."""
-
-    def pruned_seq(self) -> int:
-        return 2
 
 
 @pytest.mark.parametrize(
@@ -159,11 +153,12 @@ class Pruned(ReferenceReader):
     ],
 )
 def test_a_cursor_that_leads_nowhere_is_refused_with_where_to_go_on(since: Cursor, reason: Lost) -> None:
-    reader = Pruned([op_of(seq, "a", seq) for seq in (1, 2, 3)], now_ns=0)
-    for ask in (lambda: place(reader, since), lambda: page(reader, Query(since))):
+    ops = [op_of(seq, "a", seq) for seq in (1, 2, 3)]
+    reader = ReferenceReader(ops, now_ns=0, known=Standing(pruned_seq=2))
+    for ask in (lambda: place(reader, since), lambda: changes(reader, ChangesQuery(since))):
         with pytest.raises(ChangeCursorExpired) as caught:
             ask()
         assert caught.value.details == {
             "reason": reason, "oldest_cursor": f"{LOG_ID}.2", "cursor": f"{LOG_ID}.3"
         }  # fmt: skip
-    assert [event.op.seq for event in page(reader, Query(Cursor(LOG_ID, 2))).events] == [3]
+    assert [event.op.seq for event in changes(reader, ChangesQuery(Cursor(LOG_ID, 2))).events] == [3]

@@ -48,6 +48,7 @@ def folder(tmp_path: Path) -> Path:
 
 def execute(path: Path, statement: str) -> None:
     with closing(apsw.Connection(str(path))) as connection:
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
         connection.execute(statement)
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from kvfs.listing import Page, Query, page
 from kvfs.model import Entry, Op, OpType, Origin
+from kvfs.retention import Standing
 from tests import nasty
 from tests.reference import LOG_ID, ReferenceReader
 
@@ -22,7 +23,7 @@ def reader_of(keys: list[str], size: int = 1) -> ReferenceReader:
         )
         for seq, key in enumerate(keys, 1)
     ]  # fmt: skip
-    return ReferenceReader(log, now_ns=0)
+    return ReferenceReader(log, now_ns=0, known=Standing())
 
 
 def brute_force(keys: list[str], query: Query) -> list[str]:
