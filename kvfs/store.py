@@ -197,6 +197,13 @@ class Reader(Log, Protocol):
     def history(self, key: str, *, above: int, below: int, limit: int, newest: bool) -> list[Op]:
         """Ops of a key with numbers between these two, the newest first or the oldest, without values."""
 
+    def changed_between(self, after: int, until: int, *, from_ns: int, to_ns: int, limit: int) -> list[str]:
+        """The first `limit` keys, in byte order, that may not be the same at two instants.
+
+        `after` and `until` are the seqs of the last ops up to the two. A key of whose past up to the second
+        nothing is left is among them.
+        """
+
     def page(
         self,
         start: str,
@@ -272,6 +279,9 @@ class EmptyReader:
 
     def state_at(self, key: str, seq: int) -> Op | None:
         return None
+
+    def changed_between(self, after: int, until: int, *, from_ns: int, to_ns: int, limit: int) -> list[str]:
+        return []
 
     def keys_ever(self, start: str, end: str | None) -> Iterator[str]:
         return iter(())
