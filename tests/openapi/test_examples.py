@@ -114,6 +114,8 @@ def test_every_step_is_one_of_a_route_and_has_its_answer() -> None:
         ({"at": 1_767_225_600}, {"at": 1_767_225_601}, True),
         ({"at": 1_767_225_600}, {"at": None}, True),
         ({"ms": 0.5}, {"ms": 0.75}, True),
+        ({"size": 20480}, {"size": 21504}, True),
+        ({"size": 31}, {"size": 32}, False),
         ({"cursor": "96266ceb5aa164bd.1"}, {"cursor": "9bc078b04f0b6460.1"}, True),
         ({"cursor": "96266ceb5aa164bd.1"}, {"cursor": "9bc078b04f0b6460.2"}, False),
         ({"version": "0.1.0"}, {"version": "0.2.0"}, True),
