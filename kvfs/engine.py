@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Final
 
 from kvfs import database
+from kvfs.commits import Commits
 from kvfs.config import Config
 from kvfs.database import Database
 from kvfs.errors import (
@@ -150,6 +151,7 @@ class Engine:
         self.paths = paths
         self._turn = turn
         self._openers = openers
+        self._commits = Commits()
         self.config = config or Config()
         self.clock = clock
         self.queries = QueryLog(os.path.join(paths.data_dir, STATE_DIR, "queries.db"))
@@ -245,6 +247,7 @@ class Engine:
                     for opened in volumes
                 ),
                 failed,
+                *self._commits.so_far(),
             )
         finally:
             with self._released:
@@ -391,6 +394,7 @@ class Engine:
             got.volume,
             clock=self.clock,
             config=self.config,
+            commits=self._commits,
             turn=self._turn,
         )
         sql = None if got.file is None else self._sql(got.file, writer)

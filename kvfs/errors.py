@@ -8,7 +8,9 @@
     │   │       └── NotASelect              INVALID_PARAMETERS
     │   ├── InvalidSqliteHeader     INVALID_SQLITE_HEADER
     │   ├── PathIsDirectory         PATH_IS_DIRECTORY
-    │   └── PayloadTooLarge         PAYLOAD_TOO_LARGE
+    │   ├── PayloadTooLarge         PAYLOAD_TOO_LARGE
+    │   ├── Unauthorized            UNAUTHORIZED        only a server says this, and the next
+    │   └── Forbidden               FORBIDDEN
     ├── NotFound
     │   ├── KeyNotFound             KEY_NOT_FOUND
     │   ├── KeyExpired              KEY_EXPIRED
@@ -34,13 +36,12 @@ A code is stable and for programs; a message is for people. `details` are furthe
 from __future__ import annotations
 
 import errno
-from typing import ClassVar
 
 
 class KvfsError(Exception):
     """The root of kvfs's errors: a stable `code`, a `message` for people, `details` for programs."""
 
-    code: ClassVar[str] = "INTERNAL_ERROR"
+    code: str = "INTERNAL_ERROR"
 
     def __init__(self, message: str, **details: object) -> None:
         super().__init__(message)
@@ -95,6 +96,18 @@ class PayloadTooLarge(BadRequest):
     """A body, a key or a value is over its limit."""
 
     code = "PAYLOAD_TOO_LARGE"
+
+
+class Unauthorized(BadRequest):
+    """A token is configured, and the request has none or a wrong one."""
+
+    code = "UNAUTHORIZED"
+
+
+class Forbidden(BadRequest):
+    """The token does not cover this."""
+
+    code = "FORBIDDEN"
 
 
 class NotFound(KvfsError):

@@ -6,16 +6,15 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 from kvfs import content_types, feed, listing, timetravel
 from kvfs.config import Config
 from kvfs.cursor import Cursor
-from kvfs.errors import InvalidParameters, NotFound, Overloaded, PathConflict, from_os_error
+from kvfs.errors import InvalidParameters, NotFound, Overloaded, PathConflict
 from kvfs.followers import Follower
 from kvfs.idempotency import fingerprint
 from kvfs.keys import check_key
-from kvfs.looking import Looking, noting
 from kvfs.model import (
     INLINE_MAX_BYTES,
     UNCHANGED,
@@ -30,7 +29,6 @@ from kvfs.model import (
     KeyWrite,
     Op,
     OpType,
-    Origin,
     Outcome,
     Pop,
     Push,
@@ -47,8 +45,9 @@ from kvfs.model import (
 )
 from kvfs.pending import Pending
 from kvfs.pruner import Pruner
+from kvfs.settling import Settler, noting
 from kvfs.status import Pruned, Rebuilt
-from kvfs.store import Reader, Store, Unsettled
+from kvfs.store import Store, Unsettled
 from kvfs.writer import Batch, Writer
 
 T = TypeVar("T")
@@ -73,7 +72,8 @@ class Handle:
         self._writer = writer
         self._config = config
         self._clock = clock
-        self._pruner = Pruner(store, writer, self._look, config=config, clock=clock)
+        self._settler = Settler(store, writer, clock)
+        self._pruner = Pruner(store, writer, self._settler.look, config=config, clock=clock)
         self._on_close: Callable[[], None] | None = None
 
     @property
@@ -154,7 +154,7 @@ class Handle:
             time.sleep(attempt * _LIST_PAUSE_S)
             appeared = self._store.scan(query.prefix, self._clock())
             if appeared is not None:
-                self._settle(noting(appeared, looked), deadline)
+                self._settler.settle(noting(appeared, looked), deadline)
             try:
                 with self._store.reading(self._clock(), deadline, looked=looked) as reader:
                     page = listing.page(reader, query)
@@ -168,15 +168,15 @@ class Handle:
                 if not stale:
                     return page
                 looked.update(keys)
-            self._settle(iter(stale), deadline)
+            self._settler.settle(iter(stale), deadline)
             looked.update(stale)
         raise Overloaded("The folder is changing too fast to be listed", retry_after_s=1)
 
     def settle_all(self, *, deadline: float | None = None) -> None:
         """Look at every key, so that everything that was done behind the server's back is in the log."""
         # Only when recovery is through does the store know which keys there were.
-        self._settle(iter(()), deadline)
-        self._settle(self._store.scan("", self._clock(), everything=True), deadline)
+        self._settler.settle(iter(()), deadline)
+        self._settler.settle(self._settler.everything(), deadline)
         self._writer.submit(self._note_baseline, deadline=deadline, heavy=True).wait(deadline)
 
     def rebuild(self, progress: Progress | None = None, *, deadline: float | None = None) -> Rebuilt:
@@ -194,7 +194,7 @@ class Handle:
         tell = progress or _tell_nobody
         tell(0, survey.files)
         looked = changed = recorded = 0
-        for step in self._settling(self._store.scan("", self._clock(), everything=True), deadline):
+        for step in self._settler.settling(self._settler.everything(), deadline):
             looked += step.looked
             changed += step.changed
             recorded += step.recorded
@@ -203,7 +203,7 @@ class Handle:
         duration_s = time.monotonic() - began
         self._store.note_rebuild(duration_s)
         tell(survey.files, survey.files)
-        keys = self._look(lambda reader: reader.count("", None), deadline)
+        keys = self._settler.look(lambda reader: reader.count("", None), deadline)
         return Rebuilt(survey, keys, changed, recorded, duration_s)
 
     def get_at(self, key: str, ts_ns: int, *, deadline: float | None = None) -> Entry:
@@ -213,8 +213,8 @@ class Handle:
         """
         check_key(key)
         if ts_ns >= self._clock():
-            self._settle_keys([key], deadline)
-        return self._look(lambda reader: timetravel.entry_at(reader, key, ts_ns), deadline)
+            self._settler.settle_keys([key], deadline)
+        return self._settler.look(lambda reader: timetravel.entry_at(reader, key, ts_ns), deadline)
 
     def list_at(
         self,
@@ -226,9 +226,9 @@ class Handle:
         deadline: float | None = None,
     ) -> timetravel.PastKeys:
         """The keys under a prefix that there were at an instant, in byte order, from beyond `after`."""
-        self._settle_until(ts_ns, deadline)
+        self._settler.settle_until(ts_ns, deadline)
         cap = self._config.history_scan_cap
-        return self._look(
+        return self._settler.look(
             lambda reader: timetravel.keys_at(
                 reader, ts_ns, prefix=prefix, after=after, limit=limit, cap=cap
             ),
@@ -249,8 +249,8 @@ class Handle:
 
         Raises `KeyNotFound` for a key that has none.
         """
-        self._settle_keys([key], deadline)
-        return self._look(
+        self._settler.settle_keys([key], deadline)
+        return self._settler.look(
             lambda log: timetravel.history(log, key, limit=limit, before=before, after=after, newest=newest),
             deadline,
         )
@@ -260,12 +260,12 @@ class Handle:
 
         Raises `KeyNotFound` where there is no such op, `TimeTravelGap` where its value is not known.
         """
-        self._settle_keys([key], deadline)
-        return self._look(lambda log: timetravel.snapshot(log, key, op_number), deadline)
+        self._settler.settle_keys([key], deadline)
+        return self._settler.look(lambda log: timetravel.snapshot(log, key, op_number), deadline)
 
     def op(self, key: str, op_number: int) -> Op | None:
         """An op that was told of, as the log has it; a `FileValue` is the caller's to close."""
-        return self._look(lambda log: log.op(key, op_number), None)
+        return self._settler.look(lambda log: log.op(key, op_number), None)
 
     def snapshot_at(
         self,
@@ -276,9 +276,9 @@ class Handle:
         deadline: float | None = None,
     ) -> timetravel.PastEntries:
         """The entries under a prefix as they were at an instant: the first `limit`, with their values."""
-        self._settle_until(ts_ns, deadline)
+        self._settler.settle_until(ts_ns, deadline)
         cap = self._config.history_scan_cap
-        return self._look(
+        return self._settler.look(
             lambda log: timetravel.entries_at(log, ts_ns, prefix=prefix, limit=limit, cap=cap), deadline
         )
 
@@ -293,9 +293,11 @@ class Handle:
         """What changed between two instants, of these keys or of all."""
         for key in keys or ():
             check_key(key)
-        self._settle_until(to_ns, deadline)
+        self._settler.settle_until(to_ns, deadline)
         cap = self._config.history_scan_cap
-        return self._look(lambda log: timetravel.diff(log, from_ns, to_ns, keys=keys, cap=cap), deadline)
+        return self._settler.look(
+            lambda log: timetravel.diff(log, from_ns, to_ns, keys=keys, cap=cap), deadline
+        )
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """All keys under a prefix, in byte order, page by page."""
@@ -314,15 +316,15 @@ class Handle:
 
         Raises `ChangeCursorExpired`.
         """
-        return self._look(lambda reader: feed.place(reader, since), deadline)
+        return self._settler.look(lambda reader: feed.place(reader, since), deadline)
 
     def changes(self, query: feed.ChangesQuery, *, deadline: float | None = None) -> feed.Changes:
         """A page of what changed; raises `ChangeCursorExpired`. It does not look for outside edits itself."""
-        page = self._look(lambda reader: feed.changes(reader, query), deadline)
+        page = self._settler.look(lambda reader: feed.changes(reader, query), deadline)
         if page.unfinished and not page.has_more and not page.events:
             # Whoever logged the rest is at it, or did not live to put it in place: the writer finds out.
-            self._settle(iter(()), deadline)
-            page = self._look(lambda reader: feed.changes(reader, query), deadline)
+            self._settler.settle(iter(()), deadline)
+            page = self._settler.look(lambda reader: feed.changes(reader, query), deadline)
         return page
 
     def follow(self, follower: Follower) -> Callable[[], None]:
@@ -456,7 +458,7 @@ class Handle:
         )
         # Some at a time, so that the rollback itself has little to look at.
         if keys is not None:
-            self._settle_keys(keys, deadline)
+            self._settler.settle_keys(keys, deadline)
         elif self._store.directory:
             self.settle_all(deadline=deadline)
         return self.apply(write, deadline=deadline, idempotency_key=idempotency_key)
@@ -491,7 +493,7 @@ class Handle:
 
     def retention(self, *, deadline: float | None = None) -> Retention:
         """What the store keeps of its past by itself."""
-        return self._look(lambda reader: reader.standing().retention, deadline)
+        return self._settler.look(lambda reader: reader.standing().retention, deadline)
 
     def set_retention(
         self,
@@ -523,46 +525,13 @@ class Handle:
 
     def watch(self) -> None:
         """Have the store notice by itself what is done behind the server's back."""
-        self._store.watch(self._settle_soon, self.settle_all)
+        self._store.watch(self._settler.settle_soon, self.settle_all)
 
     def next_expiry(self) -> int | None:
         """When the next TTL runs out, in Unix nanoseconds."""
         return self._store.next_expiry()
 
     # --- parts ------------------------------------------------------------------------------------------
-
-    def _look(self, read: Callable[[Reader], T], deadline: float | None) -> T:
-        """What `read` makes of one consistent look, when nothing is left that a crash has left undone."""
-        for attempt in range(_LIST_ATTEMPTS):
-            try:
-                with self._store.reading(self._clock(), deadline) as reader:
-                    return read(reader)
-            except Unsettled as exc:
-                self._settle(iter(exc.keys), deadline)
-            except FileNotFoundError as exc:
-                if attempt:  # the first time it may have been pruned since the look began
-                    raise from_os_error(exc, "read a large value of the past") from exc
-        raise Overloaded("The folder's index is lost again and again", retry_after_s=1)
-
-    def _settle_keys(self, keys: Sequence[str], deadline: float | None) -> None:
-        """Have what was done to keys behind the server's back in their history."""
-        for key in keys:
-            check_key(key)
-        stale = self._store.unsettled_among(keys)
-        if stale:
-            self._settle(iter(stale), deadline)
-
-    def _settle_until(self, ts_ns: int, deadline: float | None) -> None:
-        """Have what was done up to an instant behind the server's back in the history.
-
-        Nothing is to be done for the past: an edit counts from when it was seen.
-        """
-        if ts_ns >= self._clock():
-            self._settle(self._store.scan("", self._clock(), everything=True), deadline)
-
-    def _settle_soon(self, keys: Sequence[str]) -> Pending[bool]:
-        looking = Looking(iter(keys))
-        return self._writer.submit(lambda batch: batch.on(self._store).settle(looking.again()), heavy=True)
 
     def _forget_index(self, batch: Batch) -> None:
         batch.on(self._store)
@@ -571,28 +540,6 @@ class Handle:
     def _note_baseline(self, batch: Batch) -> None:
         batch.on(self._store)
         self._store.baseline_done()
-
-    def _settle(self, keys: Iterator[str] | None, deadline: float | None) -> None:
-        """Have the writer look at these keys, some at a time, and log what was done to them."""
-        for _ in self._settling(keys, deadline):
-            pass
-
-    def _settling(self, keys: Iterator[str] | None, deadline: float | None) -> Iterator[_Settled]:
-        """As `_settle`, telling of each step."""
-        if keys is None:
-            return
-        looking = Looking(keys)
-
-        def look(batch: Batch) -> tuple[bool, Sequence[Op]]:
-            transaction = batch.on(self._store)
-            before = len(transaction.staged)
-            return transaction.settle(looking.again()), transaction.staged[before:]
-
-        done = False
-        while not done:
-            done, ops = self._writer.submit(look, deadline=deadline, heavy=True).wait(deadline)
-            changed = sum(op.origin is Origin.FILE for op in ops)
-            yield _Settled(looking.went_through(), changed, len(ops))
 
     def _check(self, write: Write) -> tuple[int, bool]:
         """Check a write's keys and limits; how many bytes its values have, and whether it may take long."""
@@ -612,14 +559,6 @@ class Handle:
             return 0, True
         size = _size(write)
         return size, size > INLINE_MAX_BYTES
-
-
-class _Settled(NamedTuple):
-    """What came of looking at some keys: how many they were, those that had changed, the ops for that."""
-
-    looked: int
-    changed: int
-    recorded: int
 
 
 def _tell_nobody(done: int, total: int) -> None:

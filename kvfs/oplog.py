@@ -44,7 +44,7 @@ import apsw
 from kvfs import content_types, retention
 from kvfs.blobs import BLOB_MIN_BYTES, Blobs
 from kvfs.errors import DatabaseError
-from kvfs.model import Entry, Op, OpType, Origin, Value, value_bytes, value_hash
+from kvfs.model import INLINE_MAX_BYTES, Entry, Op, OpType, Origin, Value, value_bytes, value_hash
 from kvfs.retention import Standing
 from kvfs.sqlite import SqlValue, fetch, has_table, json_text, quoted, sql_value
 
@@ -63,9 +63,9 @@ _FACTS_COUNT: Final = _PLAIN.count(",") + 2
 _COLUMNS: Final = f"{_FACTS}, {_VALUE}"
 
 _NUMBER_MAX: Final = 2**63 - 1
-# To go through some more ops costs less than one more statement.
-_SCANNED_OPS: Final = 64
-_GUESS_OFF: Final = 8
+# To go through so many rows, or entries of an index, costs less than one more statement.
+_SCANNED_ROWS: Final = 32
+_SCANNED_NUMBERS: Final = 64
 
 _SCHEMA: Final = """
 CREATE TABLE {table} (
@@ -233,9 +233,10 @@ class OpLog:
 
     # --- writing --------------------------------------------------------------------------------------
 
-    def append(self, connection: apsw.Connection, ops: Iterable[Op]) -> None:
+    def append(self, connection: apsw.Connection, ops: Sequence[Op]) -> None:
         """Add ops, inside the caller's transaction."""
-        connection.executemany(self._append, map(self._row, ops))
+        can_cache = can_be_cached(op.entry for op in ops)
+        connection.executemany(self._append, map(self._row, ops), can_cache=can_cache)
 
     def keep_blobs(self, ops: Iterable[Op]) -> None:
         """Make the large values of ops durable, before these are appended. Raises OSError."""
@@ -354,7 +355,7 @@ class OpLog:
         # What was asked for is before `high` and not before `low`, which need not be there.
         (low, low_ns), (high, high_ns) = first[0], last[0]
         halve = False
-        while high - low > _SCANNED_OPS:
+        while high - low > _SCANNED_ROWS:
             size = high - low
             share = (ts_ns - low_ns) / (high_ns - low_ns)
             guess = (low + high) // 2 if halve else _near(low, high, share)
@@ -393,7 +394,8 @@ class OpLog:
     def bounds(self, connection: apsw.Connection, key: str) -> tuple[int, int] | None:
         """The first and the last op number that the log has of a key; None for a key never seen."""
         first = fetch(connection, self._first, (key,))
-        return (first[0][0], self.last(connection, key)[0]) if first else None
+        last = fetch(connection, self._numbered, (key, _NUMBER_MAX))
+        return (first[0][0], last[0][0]) if first else None
 
     def history(
         self, connection: apsw.Connection, key: str, *, above: int, below: int, limit: int, newest: bool
@@ -421,7 +423,7 @@ class OpLog:
         number, at = last[0]
         # Most questions are about a key that has not changed since.
         known, low, high = (number, number, number) if at <= seq else (0, 0, number - 1)
-        while high - low > _SCANNED_OPS:
+        while high - low > _SCANNED_NUMBERS:
             middle = (low + high) // 2
             number, at = (fetch(connection, self._numbered, (key, middle)) or [(0, 0)])[0]
             if at > seq:
@@ -557,7 +559,7 @@ def _near(low: int, high: int, share: float) -> int:
     """
     guess = low + int((high - low) * share)
     ahead = guess - low < high - guess
-    beyond = 2 * math.isqrt(min(guess - low, high - guess)) + _GUESS_OFF
+    beyond = math.isqrt(min(guess - low, high - guess)) + 2
     return min(max(guess + beyond if ahead else guess - beyond, low + 1), high - 1)
 
 
@@ -569,6 +571,11 @@ def _fitting(sizes: Sequence[int], most: int) -> int:
         if count and total > most:
             return count
     return len(sizes)
+
+
+def can_be_cached(entries: Iterable[Entry | None]) -> bool:
+    """Whether a statement that writes these may be kept: it keeps a copy of the last value with it."""
+    return all(entry is None or entry.size <= INLINE_MAX_BYTES for entry in entries)
 
 
 def _hash(entry: Entry) -> bytes:

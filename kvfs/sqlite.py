@@ -153,11 +153,11 @@ def commit(connection: apsw.Connection, *, can_cache: bool = True) -> None:
 def limit_memory(most_bytes: int) -> None:
     """Bound what SQLite may take in this process, caches and all.
 
-    From two thirds on, caches take pages from themselves instead of growing; what cannot do with the rest
+    From a third on, caches take pages from themselves instead of growing; what cannot do with the rest
     fails as `Overloaded`.
     """
     apsw.hard_heap_limit(most_bytes)
-    apsw.soft_heap_limit(most_bytes * 2 // 3)
+    apsw.soft_heap_limit(most_bytes // 3)
 
 
 def is_damage(error: KvfsError) -> bool:

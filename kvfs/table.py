@@ -37,7 +37,7 @@ from kvfs.model import (
     Value,
     value_bytes,
 )
-from kvfs.oplog import LogReader, OpLog
+from kvfs.oplog import LogReader, OpLog, can_be_cached
 from kvfs.retention import Standing
 from kvfs.sqlite import SqlValue, fetch, has_table, quoted, sql_value
 from kvfs.store import Cut, EmptyReader, Log, Reader, SelfContained, Step, TooHeavy, Unsettled, Walk
@@ -254,7 +254,8 @@ class TableStore(SelfContained):
         last = {op.key: op.entry for op in ops}
         with sqlite.errors(f"write {self.name}"):
             self._log.append(connection, ops)
-            connection.executemany(self._put, (_row(entry) for entry in last.values() if entry is not None))
+            rows = (_row(entry) for entry in last.values() if entry is not None)
+            connection.executemany(self._put, rows, can_cache=can_be_cached(last.values()))
             gone = [(key,) for key, entry in last.items() if entry is None]
             if gone:
                 connection.executemany(self._delete, gone)

@@ -4,8 +4,6 @@ What only a server can find wrong joins the tree of `kvfs.errors`:
 
     KvfsError
     ├── BadRequest
-    │   ├── Unauthorized            UNAUTHORIZED
-    │   ├── Forbidden               FORBIDDEN
     │   ├── MethodNotAllowed        METHOD_NOT_ALLOWED
     │   └── RangeNotSatisfiable     RANGE_NOT_SATISFIABLE
     ├── NotFound
@@ -29,18 +27,6 @@ from server.reply import Reply
 JSON: Final = "application/json"
 
 _RETRY_AFTER_S: Final = 1
-
-
-class Unauthorized(BadRequest):
-    """A token is configured, and the request has none or a wrong one."""
-
-    code = "UNAUTHORIZED"
-
-
-class Forbidden(BadRequest):
-    """The token does not cover this."""
-
-    code = "FORBIDDEN"
 
 
 class MethodNotAllowed(BadRequest):
@@ -144,6 +130,8 @@ def error_reply(error: KvfsError, request_id: str) -> Reply:
     details = dict(error.details)
     headers = f"X-Error-Code: {error.code}\r\n"
     retry_after_s = details.pop("retry_after_s", _RETRY_AFTER_S)
+    if error.code == "UNAUTHORIZED":
+        headers += "WWW-Authenticate: Bearer\r\n"
     if error.code == "OVERLOADED":
         headers += f"Retry-After: {retry_after_s}\r\n"
     if isinstance(error, MethodNotAllowed):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from server import api_docs, health, schemas
+from server import api_docs, health, metrics, schemas
+from server.access import OPEN, READ_SERVER
 from server.errors import JSON
 from server.route import ALWAYS, IF_MATCH, IF_NONE_MATCH, TIMEOUT, Answer, Handler, Route
 from server.schemas import Schema
@@ -20,7 +21,7 @@ def _about_the_api(
     schema: Schema | None = None,
     at_root: bool = False,
 ) -> Route:
-    """What stays the same as long as the server runs."""
+    """What tells of the API, to everybody: it is the same on every server of this version."""
     headers = ("ETag", "Content-Security-Policy") if at_root else ("ETag",)
     return Route(
         "GET",
@@ -28,6 +29,7 @@ def _about_the_api(
         handler,
         name=name,
         tag="server",
+        need=OPEN,
         summary=summary,
         params=(TIMEOUT, IF_MATCH, IF_NONE_MATCH),
         answers=(
@@ -46,6 +48,7 @@ SERVER_ROUTES: Final[tuple[Route, ...]] = (
         health.health,
         name="health",
         tag="server",
+        need=OPEN,
         summary="Whether the server can serve",
         params=(TIMEOUT,),
         answers=(
@@ -60,6 +63,7 @@ SERVER_ROUTES: Final[tuple[Route, ...]] = (
         health.cache,
         name="health_cache",
         tag="server",
+        need=READ_SERVER,
         summary="What is open, and how it fares",
         params=(TIMEOUT,),
         answers=(Answer("What is open", schema=schemas.CACHE),),
@@ -73,5 +77,18 @@ SERVER_ROUTES: Final[tuple[Route, ...]] = (
     ),
     _about_the_api(
         "/docs", api_docs.docs_page, "docs", "A page to read and try the API", "text/html", at_root=True
+    ),
+    Route(
+        "GET",
+        "/metrics",
+        metrics.metrics,
+        name="metrics",
+        tag="server",
+        need=READ_SERVER,
+        summary="What the server counts, for Prometheus",
+        params=(TIMEOUT,),
+        answers=(Answer("The metrics, in Prometheus's text format", media_type="text/plain"),),
+        errors=ALWAYS,
+        at_root=True,
     ),
 )

@@ -17,6 +17,7 @@ from kvfs.model import NS, NS_PER_MS, Entry, FileValue, Op, Outcome, WriteResult
 from kvfs.paths import TABLE_DEFAULT
 from kvfs.status import DatabaseStatus, EngineStatus, FolderStatus, Pruned, Rebuilt
 from kvfs.timetravel import Diff, History, Operation, PastEntries, PastKeys
+from kvfs.valuetext import encoded
 from server.errors import JSON
 from server.reply import Reply
 
@@ -63,14 +64,6 @@ def content_type_header(content_type: str) -> str:
     if content_type.isascii() and content_type.isprintable() and "/" in content_type:
         return content_type
     return content_types.BYTES
-
-
-def encoded(value: bytes) -> tuple[str, str]:
-    """(text, encoding): the text itself with `utf-8`, or base64 with `base64`."""
-    try:
-        return value.decode(), "utf-8"
-    except UnicodeDecodeError:
-        return base64.b64encode(value).decode(), "base64"
 
 
 def entry_form(entry: Entry) -> Json:

@@ -13,6 +13,7 @@ import kvfs
 from kvfs.content_types import BYTES
 from kvfs.errors import KvfsError
 from server import schemas
+from server.access import OPEN
 from server.errors import JSON, MEANINGS, error_form
 from server.openapi.stories import Example, Step, examples
 from server.route import ANY_TYPE, Answer, BodySpec, Kind, Param, Place, Route
@@ -57,6 +58,7 @@ HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
         schemas.STRING,
     ),
     "Retry-After": ("After how many seconds to try again.", schemas.INTEGER),
+    "WWW-Authenticate": ("How to send a token.", schemas.STRING),
     "X-Created-At": ("When the key was made, in Unix seconds.", schemas.INTEGER),
     "X-Directory-Mode": ("`true`: the store is a folder of files.", schemas.STRING),
     "X-Error-Code": ("The code of the error.", schemas.STRING),
@@ -124,7 +126,7 @@ def _operation(route: Route, told: list[Example]) -> Json:
     }
     if route.body is not None:
         operation["requestBody"] = _request_body(route.body, told)
-    if "UNAUTHORIZED" in route.errors:
+    if route.need is not OPEN:
         operation["security"] = [{"bearer": []}, {}]
     return operation
 
@@ -270,6 +272,8 @@ def _error(codes: list[str], *, bodiless: bool = False) -> Json:
     headers = ["X-Error-Code", "X-Request-Id"]
     if "OVERLOADED" in codes:
         headers.append("Retry-After")
+    if "UNAUTHORIZED" in codes:
+        headers.append("WWW-Authenticate")
     if "RANGE_NOT_SATISFIABLE" in codes:
         headers.append("Content-Range")
     made: Json = {

@@ -1,4 +1,4 @@
-"""The stores that the contract's tests run over: always all of them."""
+"""The stores that the contract's tests run over: all of them, those behind a client in the long run."""
 
 from __future__ import annotations
 
@@ -14,13 +14,23 @@ from kvfs.paths import Kind, Paths
 from kvfs.retention import Standing
 from tests import invariants
 from tests.clocks import HurriedClock
+from tests.contract.client_driver import ClientDriver, Clients
 from tests.contract.driver import Driver
 from tests.contract.engine_driver import EngineDriver
 from tests.contract.http_driver import Client, HttpDriver
 from tests.reference import Reference
 from tests.serving import ServerProcess
 
-STORES = ("reference", "table", "directory", "table-http", "directory-http")
+STORES = (
+    "reference",
+    "table",
+    "directory",
+    "table-http",
+    "directory-http",
+    # The same over HTTP once more, by other code of ours: for the long run.
+    pytest.param("table-client", marks=pytest.mark.soak),
+    pytest.param("directory-async-client", marks=pytest.mark.soak),
+)
 TABLE = "things"
 
 
@@ -29,6 +39,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One server for all tests."""
     with ServerProcess(tmp_path_factory.mktemp("server")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def clients(server: ServerProcess) -> Iterator[Clients]:
+    """A client of each kind for all tests."""
+    clients = Clients(f"http://{server.host}:{server.port}")
+    yield clients
+    clients.close()
 
 
 @pytest.fixture(params=STORES)
@@ -48,6 +66,20 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Driver]:
             over_http.close()
         finally:
             client.close()
+        return
+    if kind.endswith("-client"):
+        directory = kind.startswith("directory")
+        through_client = ClientDriver(
+            request.getfixturevalue("clients"),
+            str(tmp_path / "db"),
+            TABLE,
+            awaited="async" in kind,
+            directory=directory,
+            check=_check(tmp_path, directory),
+        )
+        through_client.make()
+        yield through_client
+        through_client.close()
         return
     driver = _engine_driver(kind, tmp_path)
     yield driver

@@ -19,10 +19,10 @@ import pytest
 
 from kvfs.listing import LIMIT_MAX
 from tests import invariants
-from tests.directory.terminal import Terminal
 from tests.http.launching import Server
 from tests.http.stores import TABLE, Store
 from tests.polling import eventually
+from tests.terminal import Terminal
 
 KEY: Final = "notes.txt"
 RECORD_S: Final = 15.0

@@ -41,27 +41,52 @@ def matches(expected: str, printed: str) -> bool:
     return re.fullmatch(pattern, printed.rstrip("\n")) is not None
 
 
+def tokens(markdown: str, home: Path) -> tuple[str, ...]:
+    """The server's options for the token file that a document shows, if it does; it is `home`/tokens.toml."""
+    shown = re.search(r"```toml\n(.*?)```", markdown, re.DOTALL)
+    if shown is None:
+        return ()
+    (home / "tokens.toml").write_text(shown[1])
+    return "--token-file", str(home / "tokens.toml")
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-@pytest.mark.parametrize("document", ["README.md", "docs/changes.md", "docs/sql.md", "docs/time-travel.md"])
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    "document",
+    ["README.md", "docs/changes.md", "docs/cli.md", "docs/sql.md", "docs/time-travel.md", "docs/tokens.md"],
+)
 def test_a_tour_does_what_it_says(tmp_path: Path, document: str) -> None:
     shutil.copytree(ROOT / "fixtures", tmp_path / "fixtures")
-    tour = steps((ROOT / document).read_text())
+    markdown = (ROOT / document).read_text()
+    tour = steps(markdown)
     assert len(tour) > 10
-    with ServerProcess(tmp_path, "--data-dir", str(tmp_path / "kvfs-data")) as server:
+    kvfs = tmp_path / "bin/kvfs"
+    kvfs.parent.mkdir()
+    kvfs.write_text(f'#!/bin/sh\nexec {sys.executable} -m server "$@"\n')
+    kvfs.chmod(0o755)
+    with ServerProcess(
+        tmp_path, "--data-dir", str(tmp_path / "kvfs-data"), *tokens(markdown, tmp_path)
+    ) as server:
         script = "\n".join(f"{step.command}\necho; echo '{MARK}'" for step in tour)
         for text, here in (
             ("http://127.0.0.1:8080", f"http://{server.host}:{server.port}"),
             ("curl ", "curl --silent "),
-            (".venv/bin/kvfs ", f"{sys.executable} -m server "),
+            (".venv/bin/kvfs ", "kvfs "),
         ):
             script = script.replace(text, here)
         done = subprocess.run(
-            ["bash", "-c", script],
+            ["bash", "-c", f"exec 2>&1\n{script}"],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={
+                **os.environ,
+                "PATH": f"{kvfs.parent}:{os.environ['PATH']}",
+                "PYTHONPATH": str(ROOT),
+                "KVFS_URL": f"http://{server.host}:{server.port}",
+            },
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=200,
             check=False,
         )
     printed = done.stdout.split(f"\n{MARK}\n")

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import openapi_spec_validator
 import pytest
 import yaml
 
+from server.access import OPEN
 from server.errors import MEANINGS
 from server.openapi.document import HEADERS, document, error_meanings
 from server.openapi.yaml_text import yaml_text
 from server.route import BASE, Place, Route
 from server.routes import ROUTES
-from tests.http.launching import Server
-from tests.http.wire import target_of
+from tests.http.launching import Server, serving
+from tests.http.wire import refused, target_of
 from tests.serving import ROOT
 
 JSON_TARGET = f"{BASE}/openapi.json"
@@ -94,6 +96,20 @@ def test_what_a_reader_has_already_is_not_sent_again(server: Server, target: str
     assert (other.status, other.body) == (200, first.body)
     head = server.ask("HEAD", target)
     assert (head.status, int(head.headers["Content-Length"])) == (200, len(first.body))
+
+
+def test_the_api_is_described_without_a_token(tmp_path: Path) -> None:
+    """A browser cannot be told to send one with the page."""
+    with serving(tmp_path, "--token", "a-token-of-some-length-for-tests") as guarded:
+        for target in (JSON_TARGET, YAML_TARGET, "/docs"):
+            assert guarded.ask("GET", target).status == 200
+        refused(guarded.ask("GET", f"{BASE}/db/list"), 401, "UNAUTHORIZED")
+        guarded.stop()
+
+
+def test_what_needs_a_token_says_so(api: dict[str, Any]) -> None:
+    for route in ROUTES:
+        assert ("security" in _operation(api, route)) == (route.need is not OPEN)
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,11 @@ WAIT_S = 20.0
 class Terminal:
     """A running program whose standard files are a terminal of 24 lines; killed at the end if need be."""
 
-    def __init__(self, *command: str, cwd: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, *command: str, cwd: Path, env: Mapping[str, str], columns: int = 80) -> None:
         self._fd, theirs = pty.openpty()
         self._shown = b""
-        termios.tcsetwinsize(theirs, (24, 80))
+        self._closed = False
+        termios.tcsetwinsize(theirs, (24, columns))
         try:
             self._process = subprocess.Popen(
                 # In a session that the terminal controls: emacs opens /dev/tty.
@@ -49,8 +50,18 @@ class Terminal:
 
     def ended(self) -> None:
         """Wait for the program to end well."""
+        assert self.code() == 0, self._shown
+
+    def code(self) -> int:
+        """Wait for the program to end: its exit code."""
         self._until(lambda: self._process.poll() is not None, "the program ends")
-        assert self._process.returncode == 0, self._shown
+        self._until(lambda: self._closed, "all that it wrote is shown")
+        return self._process.returncode
+
+    @property
+    def screen(self) -> str:
+        """All that was shown so far."""
+        return self._shown.decode().replace("\r\n", "\n")
 
     def __enter__(self) -> Terminal:
         return self
@@ -71,4 +82,5 @@ class Terminal:
                 try:
                     self._shown += os.read(self._fd, 65536)
                 except OSError:
+                    self._closed = True
                     time.sleep(0.01)  # it has closed its side, and is about to end

@@ -1,0 +1,35 @@
+"""A client of a kvfs server, blocking and for asyncio.
+
+    with Client("http://127.0.0.1:8080") as client:
+        users = client.table("app", "users", create=True)
+        users["1"] = b"Ada"
+        users.incr("visits")
+
+A table's methods are named as those of `kvfs.handle.Handle`, which is the same without a server. What they
+raise is a `kvfs.errors.KvfsError`, by the server's codes, or of `kvfs.client.errors`.
+"""
+
+from kvfs.client.asynchronous import AsyncClient, AsyncDatabase, AsyncTable
+from kvfs.client.blocking import Client, Database, Table
+from kvfs.client.errors import NoAnswer, TransactionFailed, UnexpectedAnswer, Unreachable
+from kvfs.client.records import Item, JsonText, Query, Statement
+from kvfs.client.retries import NO_RETRIES, Retries
+
+__all__ = [
+    "AsyncClient",
+    "AsyncDatabase",
+    "AsyncTable",
+    "Client",
+    "Database",
+    "Item",
+    "JsonText",
+    "NO_RETRIES",
+    "NoAnswer",
+    "Query",
+    "Retries",
+    "Statement",
+    "Table",
+    "TransactionFailed",
+    "UnexpectedAnswer",
+    "Unreachable",
+]

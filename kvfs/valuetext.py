@@ -1,0 +1,18 @@
+"""Values as text, where JSON carries them: as they are, or in base64."""
+
+from __future__ import annotations
+
+import base64
+
+
+def encoded(value: bytes) -> tuple[str, str]:
+    """(text, encoding): the text itself with `utf-8`, or base64 with `base64`."""
+    try:
+        return value.decode(), "utf-8"
+    except UnicodeDecodeError:
+        return base64.b64encode(value).decode(), "base64"
+
+
+def decoded(text: str, encoding: str) -> bytes:
+    """The value that `encoded` was given. Raises `ValueError` for what is no base64."""
+    return base64.b64decode(text, validate=True) if encoding == "base64" else text.encode()
