@@ -12,10 +12,10 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3 python3.12 python3.13 pytho
 	$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format bench soak lock clean
+.PHONY: help serve test check format examples bench soak lock clean
 
 help:
-	@echo "targets: serve test check format bench soak lock clean"
+	@echo "targets: serve test check format examples bench soak lock clean"
 
 # exec: a signal sent to the recipe's process reaches the server itself.
 serve: $(READY)
@@ -39,6 +39,10 @@ check: $(READY)
 format: $(READY)
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+# The answers in server/openapi/stories/, filled in and brought up to date by a real server.
+examples: $(READY)
+	@$(BIN)/python -m tests.openapi.telling
 
 # One script a subject; BENCH names others than all.
 BENCH ?= $(wildcard benchmarks/*.py)

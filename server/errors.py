@@ -138,16 +138,22 @@ def error_reply(error: KvfsError, request_id: str) -> Reply:
         headers += f"Allow: {', '.join(error.allow)}\r\n"
     if isinstance(error, RangeNotSatisfiable):
         headers += f"Content-Range: bytes */{error.size}\r\n"
-    body = {
+    body = error_form(error.code, error.message, request_id, details)
+    return Reply(meaning.status, _dumps(body), JSON, headers)
+
+
+def error_form(code: str, message: str, request_id: str, details: Mapping[str, object]) -> dict[str, object]:
+    """The body of an error's answer."""
+    meaning = MEANINGS[code]
+    return {
         **details,
         "statusCode": meaning.status,
         "error": HTTPStatus(meaning.status).phrase,
-        "message": error.message,
-        "code": error.code,
+        "message": message,
+        "code": code,
         "resolution": meaning.resolution,
         "request_id": request_id,
     }
-    return Reply(meaning.status, _dumps(body), JSON, headers)
 
 
 def _dumps(body: dict[str, object]) -> bytes:

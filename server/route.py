@@ -16,6 +16,9 @@ from server.schemas import Schema
 
 BASE: Final = "/api/v1/sqlite"
 
+ANY_TYPE: Final = "*/*"
+"""The media type of values: a request may declare any, and the answer is of the one that was stored."""
+
 Handler = Callable[[Exchange], Awaitable[Reply]]
 
 
@@ -93,6 +96,11 @@ class Route:
     at_root: bool = False
     need: Need = STRICTEST
     shareable: bool = False
+
+    @property
+    def whole_path(self) -> str:
+        """The path from the root."""
+        return self.path if self.at_root else BASE + self.path
 
 
 # --- parameters ----------------------------------------------------------------------------------------

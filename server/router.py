@@ -31,7 +31,7 @@ class Router:
         # By method: whole paths below /kv/ that are no keys.
         self._words: dict[str, dict[str, Route]] = {}
         for route in routes:
-            self._add(route.method, ("" if route.at_root else BASE) + route.path, route)
+            self._add(route.method, route.whole_path, route)
 
     def find(self, method: str, path: str) -> tuple[Route, str]:
         """The route of a raw path, and the decoded key or index, empty where the route has none.

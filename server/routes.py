@@ -37,6 +37,7 @@ from server.access import (
 from server.errors import JSON
 from server.route import (
     ALWAYS,
+    ANY_TYPE,
     AT_TIMESTAMP,
     AUTO_CREATE,
     CREATE,
@@ -93,8 +94,8 @@ _VALUE_HEADERS: Final = (
     "X-KV-Reference",
     "X-Directory-Mode",
     "X-File-Hash",
+    "Content-Security-Policy",
 )
-_ANY_TYPE: Final = "*/*"
 _NOT_MODIFIED: Final = Answer(
     "The value is still what If-None-Match names", status=304, media_type=None, headers=_VALUE_HEADERS
 )
@@ -145,13 +146,13 @@ ROUTES: Final[tuple[Route, ...]] = (
         answers=(
             Answer(
                 "The value; with `path` the JSON text of that node",
-                media_type=_ANY_TYPE,
+                media_type=ANY_TYPE,
                 headers=_VALUE_HEADERS,
             ),
             Answer(
                 "A range of the value",
                 status=206,
-                media_type=_ANY_TYPE,
+                media_type=ANY_TYPE,
                 headers=(*_VALUE_HEADERS, "Content-Range"),
             ),
             _NOT_MODIFIED,
@@ -202,7 +203,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             *_CONDITIONAL,
             IDEMPOTENCY_KEY,
         ),
-        body=BodySpec(_ANY_TYPE, "The value; with `path` the JSON of the new node.", required=False),
+        body=BodySpec(ANY_TYPE, "The value; with `path` the JSON of the new node.", required=False),
         answers=_written("Stored", schemas.SET, "ETag"),
         errors=_WRITE_ERRORS,
     ),

@@ -555,3 +555,5 @@ HEALTH: Final = shape(
         "sqlite_version": STRING,
     }
 )
+
+OPENAPI: Final = shape({"openapi": STRING, "info": {"type": "object"}, "paths": {"type": "object"}})

@@ -1,12 +1,45 @@
-"""The routes of the server's own state; `routes` has all."""
+"""The routes of the server itself: how it fares, and what it serves."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from server import health, metrics, schemas
+from server import api_docs, health, metrics, schemas
 from server.access import OPEN, READ_SERVER
-from server.route import ALWAYS, TIMEOUT, Answer, Route
+from server.errors import JSON
+from server.route import ALWAYS, IF_MATCH, IF_NONE_MATCH, TIMEOUT, Answer, Handler, Route
+from server.schemas import Schema
+
+
+def _about_the_api(
+    path: str,
+    handler: Handler,
+    name: str,
+    summary: str,
+    media_type: str,
+    *,
+    schema: Schema | None = None,
+    at_root: bool = False,
+) -> Route:
+    """What tells of the API, to everybody: it is the same on every server of this version."""
+    headers = ("ETag", "Content-Security-Policy") if at_root else ("ETag",)
+    return Route(
+        "GET",
+        path,
+        handler,
+        name=name,
+        tag="server",
+        need=OPEN,
+        summary=summary,
+        params=(TIMEOUT, IF_MATCH, IF_NONE_MATCH),
+        answers=(
+            Answer(summary, media_type=media_type, schema=schema, headers=headers),
+            Answer("It is still the same", status=304, media_type=None, headers=("ETag",)),
+        ),
+        errors=(*ALWAYS, "CAS_MISMATCH"),
+        at_root=at_root,
+    )
+
 
 SERVER_ROUTES: Final[tuple[Route, ...]] = (
     Route(
@@ -35,6 +68,15 @@ SERVER_ROUTES: Final[tuple[Route, ...]] = (
         params=(TIMEOUT,),
         answers=(Answer("What is open", schema=schemas.CACHE),),
         errors=ALWAYS,
+    ),
+    _about_the_api(
+        "/openapi.json", api_docs.openapi_json, "openapi_json", "This document", JSON, schema=schemas.OPENAPI
+    ),
+    _about_the_api(
+        "/openapi.yaml", api_docs.openapi_yaml, "openapi_yaml", "This document, in YAML", api_docs.YAML
+    ),
+    _about_the_api(
+        "/docs", api_docs.docs_page, "docs", "A page to read and try the API", "text/html", at_root=True
     ),
     Route(
         "GET",

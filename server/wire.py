@@ -38,13 +38,16 @@ def write_reply(answer: Json, outcome: Outcome, headers: str = "") -> Reply:
 
 # --- values --------------------------------------------------------------------------------------------
 
+# A value that a browser opens is shown, and runs nothing: it has the origin of the page that knows the token.
+_UNTRUSTED: Final = "X-Content-Type-Options: nosniff\r\nContent-Security-Policy: sandbox\r\n"
+
 
 def value_headers(entry: Entry, *, reference: bool = False, directory: bool = False) -> str:
     """The header lines that describe a value, but for its content type."""
     expire = "" if entry.expire_ns is None else f"X-Expire-At: {entry.expire_ns // NS}\r\n"
     lines = (
         f'ETag: "{entry.op_number}"\r\nAccept-Ranges: bytes\r\nX-Created-At: {entry.created_s}\r\n'
-        f"X-Updated-At: {entry.updated_s}\r\n{expire}X-Content-Type-Options: nosniff\r\n"
+        f"X-Updated-At: {entry.updated_s}\r\n{expire}{_UNTRUSTED}"
     )
     if reference:
         lines += "X-KV-Reference: true\r\n"

@@ -50,6 +50,7 @@ def test_a_value_comes_with_all_that_is_known_of_it(store: Store) -> None:
     assert before_s + 1000 <= int(headers["X-Expire-At"]) <= after_s + 1001
     assert headers["X-KV-Reference"] is None
     assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Content-Security-Policy"] == "sandbox"
     assert headers["X-Request-Id"]
     assert headers["Date"].endswith(" GMT")
     if store.directory:

@@ -10,7 +10,7 @@ from server.routes import ROUTES
 
 READING_METHODS = {"GET", "HEAD"}
 READING_POSTS = {"batch_get"}
-WITHOUT_TOKEN = {"health"}
+WITHOUT_TOKEN = {"docs", "health", "openapi_json", "openapi_yaml"}
 SHAREABLE = {"get", "exists", "query"}
 
 

@@ -36,6 +36,7 @@ def test_the_headers_of_a_value() -> None:
         "X-Updated-At: 200",
         "X-Expire-At: 300",
         "X-Content-Type-Options: nosniff",
+        "Content-Security-Policy: sandbox",
         "X-KV-Reference: true",
         "X-Directory-Mode: true",
         "X-File-Hash: 0102",
