@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
 from typing import Final, NamedTuple, TypeVar
@@ -49,6 +50,10 @@ from kvfs.pending import Pending
 from kvfs.pruner import Pruner
 from kvfs.status import Pruned, Rebuilt
 from kvfs.store import Reader, Store, Unsettled
+from kvfs.transfer import outgoing
+from kvfs.transfer.blocks import stream
+from kvfs.transfer.format import Seal
+from kvfs.transfer.incoming import Imported, Importer, OnConflict
 from kvfs.writer import Batch, Writer
 
 T = TypeVar("T")
@@ -506,6 +511,50 @@ class Handle:
         """
         return self._pruner.set_retention(keep_last=keep_last, max_age_s=max_age_s, deadline=deadline)
 
+    # --- from one store to another -------------------------------------------------------------------------
+
+    def export(
+        self, *, history: bool = False, after: Seal | None = None, deadline: float | None = None
+    ) -> Iterator[bytes]:
+        """The store as a stream of JSON lines (`kvfs.transfer.format`), in pieces, from one consistent look.
+
+        Entries, or with `history` all ops. After a seal it goes on from there: a history as if it had never
+        stopped, entries as they are now. `deadline` is for its beginning. To be gone through, or closed: as
+        long as it is open, a table's write-ahead log is not emptied. Raises `ImportConflict` where it cannot
+        go on from the seal.
+        """
+        if self._store.directory:
+            self.settle_all(deadline=deadline)
+        now_ns = self._clock()
+        while (reaping := self.reap(deadline=deadline)) is not None and reaping.wait(deadline):
+            pass  # what has run out has a value no more, and so must have an op that says so
+        with ExitStack() as stack:
+            reader = self._enter_look(stack, now_ns, deadline)
+            header = outgoing.header_of(reader, self._store, history=history, after=after)
+            records = outgoing.records(reader, self._present, history=history, after=after)
+            yield from stream(header, records)
+
+    def importer(self, on_conflict: OnConflict = OnConflict.FAIL) -> Importer:
+        """What takes an export in pieces; `on_conflict` is for one without history."""
+        return Importer(
+            self._store,
+            self._writer,
+            lambda deadline: self.settle_all(deadline=deadline),
+            on_conflict=on_conflict,
+            config=self._config,
+            clock=self._clock,
+        )
+
+    def import_(self, pieces: Iterable[bytes], *, on_conflict: OnConflict = OnConflict.FAIL) -> Imported:
+        """Take a whole export, as `Importer`, whose errors this raises.
+
+        With history the store must be empty, or be what an import of an earlier part of the same log left.
+        """
+        importer = self.importer(on_conflict)
+        for piece in pieces:
+            importer.feed(piece)
+        return importer.finish()
+
     # --- what the engine asks ---------------------------------------------------------------------------
 
     def reap(self, *, deadline: float | None = None) -> Pending[int] | None:
@@ -543,6 +592,18 @@ class Handle:
                 if attempt:  # the first time it may have been pruned since the look began
                     raise from_os_error(exc, "read a large value of the past") from exc
         raise Overloaded("The folder's index is lost again and again", retry_after_s=1)
+
+    def _enter_look(self, stack: ExitStack, now_ns: int, deadline: float | None) -> Reader:
+        """A look that lasts as long as the stack."""
+        for _ in range(_LIST_ATTEMPTS):
+            try:
+                return stack.enter_context(self._store.reading(now_ns))
+            except Unsettled as exc:
+                self._settle(iter(exc.keys), deadline)
+        raise Overloaded("The folder's index is lost again and again", retry_after_s=1)
+
+    def _present(self, key: str) -> Entry | None:
+        return self.get_many([key])[key]
 
     def _settle_keys(self, keys: Sequence[str], deadline: float | None) -> None:
         """Have what was done to keys behind the server's back in their history."""

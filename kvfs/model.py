@@ -228,6 +228,14 @@ class Op(NamedTuple):
     recorded: bool = True
     ttl_s: int | None = None
 
+    @property
+    def left(self) -> Entry | None:
+        """The entry that the op leaves in the store; None also where nobody has its value.
+
+        So it is with a gap that was imported, until the next op of its key is.
+        """
+        return None if self.entry is None or self.entry.value is None else self.entry
+
 
 class Retention(NamedTuple):
     """What a store keeps of its past: of each key its last `keep_last` ops, and what it was in the last

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
+from kvfs.imports import LastImport
 from kvfs.model import Entry, FileValue, KeyState, Op, Value
 from kvfs.pending import Pending
 from kvfs.retention import Standing
@@ -411,6 +412,12 @@ class Store(Protocol):
 
     def change_standing(self, change: Callable[[Standing], Standing]) -> Standing:
         """Change what the log is to keep; makes the store if it is not there yet. What it is then."""
+
+    def last_import(self) -> LastImport | None:
+        """The last import, if there was one. Asked for after `tail`."""
+
+    def note_import(self, last: LastImport) -> None:
+        """Note how far an import got; makes the store if it is not there yet."""
 
     def drop_blobs(self, hashes: Set[bytes]) -> int:
         """Remove those of these blobs that nothing durable names any more; how many bytes they had."""

@@ -9,10 +9,11 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kvfs.config import Config
 from kvfs.engine import Opened
+from kvfs.imports import LastImport
 from kvfs.model import Entry, FileValue, KeyState, Op, OpType, Value, value_bytes
 from kvfs.paths import Location
 from kvfs.retention import Standing
@@ -42,6 +43,7 @@ class Content:
     logs: dict[str, list[Op]] = field(default_factory=dict)
     answers: dict[str, tuple[bytes, bytes, int]] = field(default_factory=dict)
     standings: dict[str, Standing] = field(default_factory=dict)
+    imports: dict[str, LastImport] = field(default_factory=dict)
 
 
 @dataclass
@@ -53,7 +55,8 @@ class ReferenceVolume:
 
     def begin(self, *, light: bool) -> None:
         logs = {name: list(log) for name, log in self.committed.logs.items()}
-        self.content = Content(logs, dict(self.committed.answers), dict(self.committed.standings))
+        before = self.committed
+        self.content = Content(logs, dict(before.answers), dict(before.standings), dict(before.imports))
 
     def commit(self) -> None:
         self.committed = self.content
@@ -72,7 +75,7 @@ class ReferenceVolume:
 
     def forget(self, now_s: int) -> None:
         kept = {name: known for name, known in self.content.answers.items() if known[2] > now_s}
-        self.content = Content(self.content.logs, kept, self.content.standings)
+        self.content = replace(self.content, answers=kept)
 
     def sync(self) -> None: ...
 
@@ -158,6 +161,13 @@ class ReferenceStore(SelfContained):
         standing = change(self.volume.content.standings.get(self.name, Standing()))
         self.volume.content.standings[self.name] = standing
         return standing
+
+    def last_import(self) -> LastImport | None:
+        return self.volume.content.imports.get(self.name)
+
+    def note_import(self, last: LastImport) -> None:
+        self.create()
+        self.volume.content.imports[self.name] = last
 
     def create(self) -> None:
         self.volume.content.logs.setdefault(self.name, [])

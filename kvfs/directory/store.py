@@ -31,6 +31,7 @@ from kvfs.directory.scan import changed_folders, scan
 from kvfs.directory.state import Home
 from kvfs.directory.survey import survey
 from kvfs.errors import FileSystemError, Overloaded, PathConflict, from_os_error
+from kvfs.imports import LastImport
 from kvfs.model import Entry, FileValue, KeyState, Op, OpType, Value
 from kvfs.retention import Standing
 from kvfs.sqlite import Space
@@ -254,6 +255,17 @@ class DirectoryStore:
         state = self._there.state
         with sqlite.errors("note the retention"):
             return state.log.change_standing(state.connection, change)
+
+    def last_import(self) -> LastImport | None:
+        if self._batch is None:
+            return None
+        with sqlite.errors("read how far an import got"):
+            return self._there.state.last_import()
+
+    def note_import(self, last: LastImport) -> None:
+        self.create()
+        with sqlite.errors("note how far an import got"):
+            self._there.state.note_import(last)
 
     def drop_blobs(self, hashes: Set[bytes]) -> int:
         if self._batch is None:
