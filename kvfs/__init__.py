@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from kvfs.feed import Changes, ChangesQuery, Place
     from kvfs.handle import Handle
     from kvfs.listing import Page, Query
-    from kvfs.model import Entry, FileValue, Op, Outcome, Set, WriteResult
+    from kvfs.model import Entry, FileValue, OnConflict, Op, Outcome, Set, WriteResult
     from kvfs.pending import Pending
-    from kvfs.status import Rebuilt
+    from kvfs.status import Imported, Rebuilt
     from kvfs.timetravel import Diff, History, PastEntries, PastKeys
 
 __version__ = "0.1.0"
@@ -45,7 +45,9 @@ __all__ = [
     "FileValue",
     "Handle",
     "History",
+    "Imported",
     "KvfsError",
+    "OnConflict",
     "Op",
     "Outcome",
     "Page",
@@ -72,6 +74,8 @@ _HOMES = {
     "FileValue": "model",
     "Handle": "handle",
     "History": "timetravel",
+    "Imported": "status",
+    "OnConflict": "model",
     "Op": "model",
     "Outcome": "model",
     "Page": "listing",

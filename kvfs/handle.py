@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -29,6 +29,7 @@ from kvfs.model import (
     FileValue,
     Incr,
     KeyWrite,
+    OnConflict,
     Op,
     OpType,
     Origin,
@@ -48,12 +49,12 @@ from kvfs.model import (
 )
 from kvfs.pending import Pending
 from kvfs.pruner import Pruner
-from kvfs.status import Pruned, Rebuilt
+from kvfs.status import Imported, Pruned, Rebuilt
 from kvfs.store import Reader, Store, Unsettled
 from kvfs.transfer import outgoing
 from kvfs.transfer.blocks import stream
 from kvfs.transfer.format import Seal
-from kvfs.transfer.incoming import Imported, Importer, OnConflict
+from kvfs.transfer.incoming import Importer
 from kvfs.writer import Batch, Writer
 
 T = TypeVar("T")
@@ -515,7 +516,7 @@ class Handle:
 
     def export(
         self, *, history: bool = False, after: Seal | None = None, deadline: float | None = None
-    ) -> Iterator[bytes]:
+    ) -> Generator[bytes, None, None]:
         """The store as a stream of JSON lines (`kvfs.transfer.format`), in pieces, from one consistent look.
 
         Entries, or with `history` all ops. After a seal it goes on from there: a history as if it had never

@@ -47,6 +47,14 @@ Clock = Callable[[], int]
 """Unix time in nanoseconds."""
 
 
+class OnConflict(enum.StrEnum):
+    """What an import does with a key that is there already."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+    REPLACE = "replace"
+
+
 class Origin(enum.StrEnum):
     """Who made an op."""
 

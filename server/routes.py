@@ -44,6 +44,7 @@ from server.route import (
 )
 from server.schemas import Schema
 from server.sql_routes import SQL_ROUTES
+from server.transfer_routes import TRANSFER_ROUTES
 
 _STORE: Final = (DB, TABLE, TIMEOUT)
 _CREATING: Final = (CREATE, AUTO_CREATE)
@@ -491,6 +492,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         answers=(Answer("Deleted", schema=schemas.DB_DELETED),),
         errors=(*ALWAYS, *FINDING),
     ),
+    *TRANSFER_ROUTES,
     *SQL_ROUTES,
     Route(
         "POST",

@@ -66,13 +66,13 @@ class Block(NamedTuple):
 class Splitter:
     """Takes a stream in pieces of any size, and gives its blocks as soon as each is whole.
 
-    `header` is None until the first line has come; `ended` is True after the last. All methods raise
+    `header` is None until the first line has come, `end` until the last. All methods raise
     `InvalidParameters` for what is no export, is damaged or was cut off.
     """
 
     def __init__(self, *, line_max_bytes: int = LINE_MAX_BYTES) -> None:
         self.header: Header | None = None
-        self.ended = False
+        self.end: End | None = None
         self._line_max_bytes = line_max_bytes
         self._number = 0
         self._seal = Seal("", 0, 0, b"")
@@ -108,7 +108,7 @@ class Splitter:
 
     def finish(self) -> None:
         """Make sure that the stream has come to its end."""
-        if self.ended and not self._begun:
+        if self.end is not None and not self._begun:
             return
         if self.header is None:
             raise InvalidParameters("this is no export: there is nothing in it")
@@ -126,7 +126,7 @@ class Splitter:
             self.header = parse_header(line)
             self._seal = self.header.after or _beginning(self.header)
             return
-        if self.ended:
+        if self.end is not None:
             raise InvalidParameters("there is more after the last line")
         mark = parse_mark(line)
         if mark is None:
@@ -140,7 +140,7 @@ class Splitter:
         else:
             if self._lines or mark != End(self._seal.id, self._seal.records, self._seal.sha256):
                 raise InvalidParameters("the export is damaged: its last line does not fit what came before")
-            self.ended = True
+            self.end = mark
 
     def _check_seal(self, mark: Seal) -> None:
         if not self._lines or mark != _sealing(self._seal, self._lines, mark.at):

@@ -6,16 +6,15 @@ stopped: when the same stream comes again, what is in already is passed over.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
 from kvfs.config import MIB, Config
 from kvfs.errors import ImportConflict, InvalidParameters, KvfsError, PayloadTooLarge
 from kvfs.imports import LastImport
-from kvfs.model import Clock, Entry, Op
+from kvfs.model import Clock, Entry, OnConflict, Op
+from kvfs.status import Imported
 from kvfs.store import Store
 from kvfs.transaction import Transaction
 from kvfs.transfer.blocks import Block, Splitter, place_of
@@ -29,29 +28,6 @@ Place = int | bytes
 
 _VALUE_GROWS: Final = 2
 """A value's line is at most so many times as long, and a little more: base64 is a third longer."""
-
-
-class OnConflict(enum.StrEnum):
-    """What to do with a key that is there already."""
-
-    FAIL = "fail"
-    SKIP = "skip"
-    REPLACE = "replace"
-
-
-@dataclass(slots=True)
-class Imported:
-    """What came of an import. `records` of the export are in; the rest counts what was done just now.
-
-    `skipped`: there was such a key; `expired`: its TTL had run out.
-    """
-
-    history: bool = False
-    records: int = 0
-    complete: bool = False
-    imported: int = 0
-    skipped: int = 0
-    expired: int = 0
 
 
 class Importer:
@@ -103,7 +79,7 @@ class Importer:
                 self._splitter.finish_part()
             else:
                 self._splitter.finish()
-            if self._splitter.ended:
+            if self._splitter.end is not None:
                 self._submit(self._end, deadline)
                 self.told.complete = True
         except KvfsError as exc:
@@ -125,7 +101,7 @@ class Importer:
         done = _beginning(header) if last is None else _place(last.at)
         after = _beginning(header) if header.after is None else _place(header.after.at)
         if last is not None:
-            self.told.records = last.records
+            self.told.records, self.told.at = last.records, last.at
         if _is_before(done, after):
             raise ImportConflict(
                 f"This part goes on after what has not come: {self.told.records} records are in"
@@ -143,6 +119,7 @@ class Importer:
             self.told.skipped += skipped
             self.told.expired += expired
             self._done = place
+            self.told.at = block.seal.at
         self.told.records = max(self.told.records, block.seal.records)
 
     def _parsed(self, block: Block) -> list[Record]:

@@ -33,7 +33,7 @@ from tests.contract.driver import (
 from tests.polling import eventually
 
 BASE = "/api/v1/sqlite"
-WORDS = frozenset({"batch", "diff", "rollback", "snapshot"})
+WORDS = frozenset({"batch", "diff", "export", "import", "rollback", "snapshot"})
 TIMEOUT_S = 40.0
 
 Params = Mapping[str, str | bytes | int | None]
