@@ -18,9 +18,9 @@ from types import TracebackType
 from typing import Final
 
 from kvfs import database
+from kvfs.commits import Commits
 from kvfs.config import Config
 from kvfs.database import Database
-from kvfs.directory.store import DirectoryStore
 from kvfs.errors import (
     DatabaseNotFound,
     DeadlineExceeded,
@@ -29,11 +29,11 @@ from kvfs.errors import (
     PathIsDirectory,
     StorageFailure,
     Unavailable,
-    from_os_error,
 )
 from kvfs.followers import Ending
 from kvfs.handle import Handle
 from kvfs.model import NS, Clock, Write
+from kvfs.openers import OPENERS, Opener, make_folder
 from kvfs.paths import STATE_DIR, TABLE_DEFAULT, Kind, Location, Paths, check_db, check_table
 from kvfs.pending import Pending
 from kvfs.query_log import QueryLog
@@ -41,7 +41,6 @@ from kvfs.sql.database import SqlDatabase
 from kvfs.sql.interrupts import Interrupter
 from kvfs.status import EngineStatus, OpenStatus
 from kvfs.store import Store, Volume
-from kvfs.table import TableStore
 from kvfs.transaction import check_on_nothing
 from kvfs.writer import Batch, Turn, Writer
 
@@ -55,35 +54,6 @@ _TEND_S: Final = 3.0
 _RETAIN_S: Final = 0.1
 _CACHED_NAMES: Final = 10_000
 _FAILURES_KEPT: Final = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """What opening a location gives: the volume, and its stores by their tables' names."""
-
-    volume: Volume
-    store: Callable[[str], Store]
-    file: Database | None = None
-    """The volume itself where SQL can be run on it."""
-
-
-Opener = Callable[[Location, Config, bool], Opened]
-"""Opens a location; the last argument says whether to make it where it is missing."""
-
-
-def _open_database(location: Location, config: Config, create: bool) -> Opened:
-    file = Database(location.path, create=create)
-    return Opened(file, lambda table: TableStore(file, table), file)
-
-
-def _open_directory(location: Location, config: Config, create: bool) -> Opened:
-    if create:
-        _make_folder(location.path)
-    folder = DirectoryStore(location.path, location.table, config)
-    return Opened(folder, lambda table: folder)
-
-
-OPENERS: Final[Mapping[Kind, Opener]] = {Kind.TABLE: _open_database, Kind.DIRECTORY: _open_directory}
 
 
 @dataclass(slots=True, eq=False)
@@ -181,6 +151,7 @@ class Engine:
         self.paths = paths
         self._turn = turn
         self._openers = openers
+        self._commits = Commits()
         self.config = config or Config()
         self.clock = clock
         self.queries = QueryLog(os.path.join(paths.data_dir, STATE_DIR, "queries.db"))
@@ -276,6 +247,7 @@ class Engine:
                     for opened in volumes
                 ),
                 failed,
+                *self._commits.so_far(),
             )
         finally:
             with self._released:
@@ -300,7 +272,7 @@ class Engine:
         if path.endswith("/"):
             folder = self.paths.folder(path)
             existed = os.path.isdir(folder)
-            _make_folder(os.path.join(folder, kv_table) if kv_table else folder)
+            make_folder(os.path.join(folder, kv_table) if kv_table else folder)
             return not existed
         self.paths.file(path, create=True)
         location = self.paths.store(path, table=kv_table, create=True)
@@ -422,6 +394,7 @@ class Engine:
             got.volume,
             clock=self.clock,
             config=self.config,
+            commits=self._commits,
             turn=self._turn,
         )
         sql = None if got.file is None else self._sql(got.file, writer)
@@ -614,10 +587,3 @@ def open_store(
 
 def _volume_key(location: Location) -> str:
     return location.path if location.kind is Kind.TABLE else location.folder + "/"
-
-
-def _make_folder(path: str) -> None:
-    try:
-        os.makedirs(path, exist_ok=True)
-    except OSError as exc:
-        raise from_os_error(exc, f"make {path}") from exc

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 from kvfs import content_types, feed, listing, timetravel
 from kvfs.config import Config
 from kvfs.cursor import Cursor
-from kvfs.errors import InvalidParameters, NotFound, Overloaded, PathConflict, from_os_error
+from kvfs.errors import InvalidParameters, NotFound, Overloaded, PathConflict
 from kvfs.followers import Follower
 from kvfs.idempotency import fingerprint
 from kvfs.keys import check_key
-from kvfs.looking import Looking, noting
 from kvfs.model import (
     INLINE_MAX_BYTES,
     UNCHANGED,
@@ -32,7 +30,6 @@ from kvfs.model import (
     OnConflict,
     Op,
     OpType,
-    Origin,
     Outcome,
     Pop,
     Push,
@@ -49,10 +46,10 @@ from kvfs.model import (
 )
 from kvfs.pending import Pending
 from kvfs.pruner import Pruner
+from kvfs.settling import Settler, noting
 from kvfs.status import Imported, Pruned, Rebuilt
-from kvfs.store import Reader, Store, Unsettled
+from kvfs.store import Store, Unsettled
 from kvfs.transfer import outgoing
-from kvfs.transfer.blocks import stream
 from kvfs.transfer.format import Seal
 from kvfs.transfer.incoming import Importer
 from kvfs.writer import Batch, Writer
@@ -62,7 +59,6 @@ T = TypeVar("T")
 Progress = Callable[[int, int], None]
 """Is told (files done, files in all) now and then."""
 
-_REAP_CHUNK: Final = 500
 _LIST_ATTEMPTS: Final = 20
 _LIST_PAUSE_S: Final = 0.005
 
@@ -79,7 +75,8 @@ class Handle:
         self._writer = writer
         self._config = config
         self._clock = clock
-        self._pruner = Pruner(store, writer, self._look, config=config, clock=clock)
+        self._settler = Settler(store, writer, clock)
+        self._pruner = Pruner(store, writer, self._settler.look, config=config, clock=clock)
         self._on_close: Callable[[], None] | None = None
 
     @property
@@ -160,7 +157,7 @@ class Handle:
             time.sleep(attempt * _LIST_PAUSE_S)
             appeared = self._store.scan(query.prefix, self._clock())
             if appeared is not None:
-                self._settle(noting(appeared, looked), deadline)
+                self._settler.settle(noting(appeared, looked), deadline)
             try:
                 with self._store.reading(self._clock(), deadline, looked=looked) as reader:
                     page = listing.page(reader, query)
@@ -174,16 +171,13 @@ class Handle:
                 if not stale:
                     return page
                 looked.update(keys)
-            self._settle(iter(stale), deadline)
+            self._settler.settle(iter(stale), deadline)
             looked.update(stale)
         raise Overloaded("The folder is changing too fast to be listed", retry_after_s=1)
 
     def settle_all(self, *, deadline: float | None = None) -> None:
         """Look at every key, so that everything that was done behind the server's back is in the log."""
-        # Only when recovery is through does the store know which keys there were.
-        self._settle(iter(()), deadline)
-        self._settle(self._store.scan("", self._clock(), everything=True), deadline)
-        self._writer.submit(self._note_baseline, deadline=deadline, heavy=True).wait(deadline)
+        self._settler.settle_all(deadline)
 
     def rebuild(self, progress: Progress | None = None, *, deadline: float | None = None) -> Rebuilt:
         """Forget a folder's index, and make it anew from the files; what is found changed is logged.
@@ -200,16 +194,16 @@ class Handle:
         tell = progress or _tell_nobody
         tell(0, survey.files)
         looked = changed = recorded = 0
-        for step in self._settling(self._store.scan("", self._clock(), everything=True), deadline):
+        for step in self._settler.settling(self._settler.everything(), deadline):
             looked += step.looked
             changed += step.changed
             recorded += step.recorded
             tell(min(looked, survey.files), survey.files)
-        self._writer.submit(self._note_baseline, deadline=deadline, heavy=True).wait(deadline)
+        self._settler.note_baseline(deadline)
         duration_s = time.monotonic() - began
         self._store.note_rebuild(duration_s)
         tell(survey.files, survey.files)
-        keys = self._look(lambda reader: reader.count("", None), deadline)
+        keys = self._settler.look(lambda reader: reader.count("", None), deadline)
         return Rebuilt(survey, keys, changed, recorded, duration_s)
 
     def get_at(self, key: str, ts_ns: int, *, deadline: float | None = None) -> Entry:
@@ -219,8 +213,8 @@ class Handle:
         """
         check_key(key)
         if ts_ns >= self._clock():
-            self._settle_keys([key], deadline)
-        return self._look(lambda reader: timetravel.entry_at(reader, key, ts_ns), deadline)
+            self._settler.settle_keys([key], deadline)
+        return self._settler.look(lambda reader: timetravel.entry_at(reader, key, ts_ns), deadline)
 
     def list_at(
         self,
@@ -232,9 +226,9 @@ class Handle:
         deadline: float | None = None,
     ) -> timetravel.PastKeys:
         """The keys under a prefix that there were at an instant, in byte order, from beyond `after`."""
-        self._settle_until(ts_ns, deadline)
+        self._settler.settle_until(ts_ns, deadline)
         cap = self._config.history_scan_cap
-        return self._look(
+        return self._settler.look(
             lambda reader: timetravel.keys_at(
                 reader, ts_ns, prefix=prefix, after=after, limit=limit, cap=cap
             ),
@@ -255,8 +249,8 @@ class Handle:
 
         Raises `KeyNotFound` for a key that has none.
         """
-        self._settle_keys([key], deadline)
-        return self._look(
+        self._settler.settle_keys([key], deadline)
+        return self._settler.look(
             lambda log: timetravel.history(log, key, limit=limit, before=before, after=after, newest=newest),
             deadline,
         )
@@ -266,12 +260,12 @@ class Handle:
 
         Raises `KeyNotFound` where there is no such op, `TimeTravelGap` where its value is not known.
         """
-        self._settle_keys([key], deadline)
-        return self._look(lambda log: timetravel.snapshot(log, key, op_number), deadline)
+        self._settler.settle_keys([key], deadline)
+        return self._settler.look(lambda log: timetravel.snapshot(log, key, op_number), deadline)
 
     def op(self, key: str, op_number: int) -> Op | None:
         """An op that was told of, as the log has it; a `FileValue` is the caller's to close."""
-        return self._look(lambda log: log.op(key, op_number), None)
+        return self._settler.look(lambda log: log.op(key, op_number), None)
 
     def snapshot_at(
         self,
@@ -282,9 +276,9 @@ class Handle:
         deadline: float | None = None,
     ) -> timetravel.PastEntries:
         """The entries under a prefix as they were at an instant: the first `limit`, with their values."""
-        self._settle_until(ts_ns, deadline)
+        self._settler.settle_until(ts_ns, deadline)
         cap = self._config.history_scan_cap
-        return self._look(
+        return self._settler.look(
             lambda log: timetravel.entries_at(log, ts_ns, prefix=prefix, limit=limit, cap=cap), deadline
         )
 
@@ -299,9 +293,11 @@ class Handle:
         """What changed between two instants, of these keys or of all."""
         for key in keys or ():
             check_key(key)
-        self._settle_until(to_ns, deadline)
+        self._settler.settle_until(to_ns, deadline)
         cap = self._config.history_scan_cap
-        return self._look(lambda log: timetravel.diff(log, from_ns, to_ns, keys=keys, cap=cap), deadline)
+        return self._settler.look(
+            lambda log: timetravel.diff(log, from_ns, to_ns, keys=keys, cap=cap), deadline
+        )
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """All keys under a prefix, in byte order, page by page."""
@@ -320,15 +316,15 @@ class Handle:
 
         Raises `ChangeCursorExpired`.
         """
-        return self._look(lambda reader: feed.place(reader, since), deadline)
+        return self._settler.look(lambda reader: feed.place(reader, since), deadline)
 
     def changes(self, query: feed.ChangesQuery, *, deadline: float | None = None) -> feed.Changes:
         """A page of what changed; raises `ChangeCursorExpired`. It does not look for outside edits itself."""
-        page = self._look(lambda reader: feed.changes(reader, query), deadline)
+        page = self._settler.look(lambda reader: feed.changes(reader, query), deadline)
         if page.unfinished and not page.has_more and not page.events:
             # Whoever logged the rest is at it, or did not live to put it in place: the writer finds out.
-            self._settle(iter(()), deadline)
-            page = self._look(lambda reader: feed.changes(reader, query), deadline)
+            self._settler.settle(iter(()), deadline)
+            page = self._settler.look(lambda reader: feed.changes(reader, query), deadline)
         return page
 
     def follow(self, follower: Follower) -> Callable[[], None]:
@@ -462,7 +458,7 @@ class Handle:
         )
         # Some at a time, so that the rollback itself has little to look at.
         if keys is not None:
-            self._settle_keys(keys, deadline)
+            self._settler.settle_keys(keys, deadline)
         elif self._store.directory:
             self.settle_all(deadline=deadline)
         return self.apply(write, deadline=deadline, idempotency_key=idempotency_key)
@@ -497,7 +493,7 @@ class Handle:
 
     def retention(self, *, deadline: float | None = None) -> Retention:
         """What the store keeps of its past by itself."""
-        return self._look(lambda reader: reader.standing().retention, deadline)
+        return self._settler.look(lambda reader: reader.standing().retention, deadline)
 
     def set_retention(
         self,
@@ -517,40 +513,36 @@ class Handle:
     def export(
         self, *, history: bool = False, after: Seal | None = None, deadline: float | None = None
     ) -> Generator[bytes, None, None]:
-        """The store as a stream of JSON lines (`kvfs.transfer.format`), in pieces, from one consistent look.
+        """Entries, or with `history` all ops, as lines of `kvfs.transfer.format`, from one consistent look.
 
-        Entries, or with `history` all ops. After a seal it goes on from there: a history as if it had never
-        stopped, entries as they are now. `deadline` is for its beginning. To be gone through, or closed: as
-        long as it is open, a table's write-ahead log is not emptied. Raises `ImportConflict` where it cannot
-        go on from the seal.
+        After a seal it goes on from there: a history as if it had never stopped, entries as they are now, or
+        raises `ImportConflict`. `deadline` is for its beginning. To be gone through or closed: while it is
+        open, a table's write-ahead log is not emptied.
         """
-        if self._store.directory:
-            self.settle_all(deadline=deadline)
-        now_ns = self._clock()
-        while (reaping := self.reap(deadline=deadline)) is not None and reaping.wait(deadline):
-            pass  # what has run out has a value no more, and so must have an op that says so
-        with ExitStack() as stack:
-            reader = self._enter_look(stack, now_ns, deadline)
-            header = outgoing.header_of(reader, self._store, history=history, after=after)
-            records = outgoing.records(reader, self._present, history=history, after=after)
-            yield from stream(header, records)
+        return outgoing.export(
+            self._store, self._settler, self.get_many, history=history, after=after, deadline=deadline
+        )
+
+    def copy_to(self, path: str, *, locked: bool = False) -> None:
+        """Copy the store, as it is at one moment, to a path where nothing is; `kvfs.backup` does it safely.
+
+        Raises `Overloaded` where what was copied was changed meanwhile, which `locked` keeps others from.
+        """
+        self._settler.copy_to(path, locked=locked)
 
     def importer(self, on_conflict: OnConflict = OnConflict.FAIL) -> Importer:
         """What takes an export in pieces; `on_conflict` is for one without history."""
         return Importer(
             self._store,
             self._writer,
-            lambda deadline: self.settle_all(deadline=deadline),
+            self._settler,
             on_conflict=on_conflict,
             config=self._config,
             clock=self._clock,
         )
 
     def import_(self, pieces: Iterable[bytes], *, on_conflict: OnConflict = OnConflict.FAIL) -> Imported:
-        """Take a whole export, as `Importer`, whose errors this raises.
-
-        With history the store must be empty, or be what an import of an earlier part of the same log left.
-        """
+        """Take a whole export; raises as `Importer` does. A history goes into an empty store only."""
         importer = self.importer(on_conflict)
         for piece in pieces:
             importer.feed(piece)
@@ -560,12 +552,7 @@ class Handle:
 
     def reap(self, *, deadline: float | None = None) -> Pending[int] | None:
         """Log the expiry of keys whose TTL has run out, if there are any; some at a time."""
-        due = self._store.next_expiry()
-        if due is None or due > self._clock():
-            return None
-        return self._writer.submit(
-            lambda batch: batch.on(self._store).expire_due(_REAP_CHUNK), deadline=deadline, heavy=True
-        )
+        return self._settler.reap(deadline)
 
     def retain(self, deadline: float) -> None:
         """Remove some of what the store's retention does not keep, until the deadline."""
@@ -573,7 +560,7 @@ class Handle:
 
     def watch(self) -> None:
         """Have the store notice by itself what is done behind the server's back."""
-        self._store.watch(self._settle_soon, self.settle_all)
+        self._store.watch(self._settler.settle_soon, self.settle_all)
 
     def next_expiry(self) -> int | None:
         """When the next TTL runs out, in Unix nanoseconds."""
@@ -581,80 +568,9 @@ class Handle:
 
     # --- parts ------------------------------------------------------------------------------------------
 
-    def _look(self, read: Callable[[Reader], T], deadline: float | None) -> T:
-        """What `read` makes of one consistent look, when nothing is left that a crash has left undone."""
-        for attempt in range(_LIST_ATTEMPTS):
-            try:
-                with self._store.reading(self._clock(), deadline) as reader:
-                    return read(reader)
-            except Unsettled as exc:
-                self._settle(iter(exc.keys), deadline)
-            except FileNotFoundError as exc:
-                if attempt:  # the first time it may have been pruned since the look began
-                    raise from_os_error(exc, "read a large value of the past") from exc
-        raise Overloaded("The folder's index is lost again and again", retry_after_s=1)
-
-    def _enter_look(self, stack: ExitStack, now_ns: int, deadline: float | None) -> Reader:
-        """A look that lasts as long as the stack."""
-        for _ in range(_LIST_ATTEMPTS):
-            try:
-                return stack.enter_context(self._store.reading(now_ns))
-            except Unsettled as exc:
-                self._settle(iter(exc.keys), deadline)
-        raise Overloaded("The folder's index is lost again and again", retry_after_s=1)
-
-    def _present(self, key: str) -> Entry | None:
-        return self.get_many([key])[key]
-
-    def _settle_keys(self, keys: Sequence[str], deadline: float | None) -> None:
-        """Have what was done to keys behind the server's back in their history."""
-        for key in keys:
-            check_key(key)
-        stale = self._store.unsettled_among(keys)
-        if stale:
-            self._settle(iter(stale), deadline)
-
-    def _settle_until(self, ts_ns: int, deadline: float | None) -> None:
-        """Have what was done up to an instant behind the server's back in the history.
-
-        Nothing is to be done for the past: an edit counts from when it was seen.
-        """
-        if ts_ns >= self._clock():
-            self._settle(self._store.scan("", self._clock(), everything=True), deadline)
-
-    def _settle_soon(self, keys: Sequence[str]) -> Pending[bool]:
-        looking = Looking(iter(keys))
-        return self._writer.submit(lambda batch: batch.on(self._store).settle(looking.again()), heavy=True)
-
     def _forget_index(self, batch: Batch) -> None:
         batch.on(self._store)
         self._store.forget_index()
-
-    def _note_baseline(self, batch: Batch) -> None:
-        batch.on(self._store)
-        self._store.baseline_done()
-
-    def _settle(self, keys: Iterator[str] | None, deadline: float | None) -> None:
-        """Have the writer look at these keys, some at a time, and log what was done to them."""
-        for _ in self._settling(keys, deadline):
-            pass
-
-    def _settling(self, keys: Iterator[str] | None, deadline: float | None) -> Iterator[_Settled]:
-        """As `_settle`, telling of each step."""
-        if keys is None:
-            return
-        looking = Looking(keys)
-
-        def look(batch: Batch) -> tuple[bool, Sequence[Op]]:
-            transaction = batch.on(self._store)
-            before = len(transaction.staged)
-            return transaction.settle(looking.again()), transaction.staged[before:]
-
-        done = False
-        while not done:
-            done, ops = self._writer.submit(look, deadline=deadline, heavy=True).wait(deadline)
-            changed = sum(op.origin is Origin.FILE for op in ops)
-            yield _Settled(looking.went_through(), changed, len(ops))
 
     def _check(self, write: Write) -> tuple[int, bool]:
         """Check a write's keys and limits; how many bytes its values have, and whether it may take long."""
@@ -674,14 +590,6 @@ class Handle:
             return 0, True
         size = _size(write)
         return size, size > INLINE_MAX_BYTES
-
-
-class _Settled(NamedTuple):
-    """What came of looking at some keys: how many they were, those that had changed, the ops for that."""
-
-    looked: int
-    changed: int
-    recorded: int
 
 
 def _tell_nobody(done: int, total: int) -> None:

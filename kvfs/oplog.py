@@ -24,8 +24,9 @@ Format, version 1. One table `kvfs_oplog_<name>` a store: beside the KV rows in 
 
 Validity: (key, op_number) is unique; per key, op_number grows with seq. Whole values, not deltas: a past
 state is one look-up, and the old value of an op is its predecessor's new one. There is no index on time:
-`ts_ns` never decreases with `seq`, so the ops up to a time are found by bisection over `seq`, and a key's
-state at a seq by bisection over its op numbers; each index less is a page less to write with every op.
+`ts_ns` never decreases with `seq`, so the ops up to a time are found by interpolation over `seq`, and a key's
+state at a seq by bisection over its op numbers; each index less is a page less to write with every op. Ops
+with a TTL have one on `expire_ns`: a key may also change without an op. A log that lacks it is read the same.
 
 `kvfs_stores` names the logs of the file: (name, format, log_id). A log of a newer format is not opened.
 `log_id` is random, and tells a log from another at the same path. `kvfs_retention` says what is to be pruned
@@ -34,6 +35,7 @@ and what was, see `kvfs.retention`: of a key always the first ops, never the las
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, cast
 
@@ -42,7 +44,7 @@ import apsw
 from kvfs import content_types, retention
 from kvfs.blobs import BLOB_MIN_BYTES, Blobs
 from kvfs.errors import DatabaseError
-from kvfs.model import Entry, Op, OpType, Origin, Value, value_bytes, value_hash
+from kvfs.model import INLINE_MAX_BYTES, Entry, Op, OpType, Origin, Value, value_bytes, value_hash
 from kvfs.retention import Standing
 from kvfs.sqlite import SqlValue, fetch, has_table, json_text, quoted, sql_value
 
@@ -59,6 +61,11 @@ _VALUE: Final = "CAST(value AS BLOB)"
 _FACTS: Final = f"{_PLAIN}, iif(value_hash IS NULL, {_VALUE}, NULL)"
 _FACTS_COUNT: Final = _PLAIN.count(",") + 2
 _COLUMNS: Final = f"{_FACTS}, {_VALUE}"
+
+_NUMBER_MAX: Final = 2**63 - 1
+# To go through some more ops costs less than one more statement.
+_SCANNED_OPS: Final = 64
+_GUESS_OFF: Final = 8
 
 _SCHEMA: Final = """
 CREATE TABLE {table} (
@@ -80,6 +87,7 @@ CREATE TABLE {table} (
 );
 CREATE UNIQUE INDEX {index} ON {table} (key, op_number);
 CREATE INDEX {blobs} ON {table} (value_hash) WHERE flags & 2;
+CREATE INDEX {expiry} ON {table} (expire_ns) WHERE expire_ns IS NOT NULL;
 """
 
 _REGISTRY: Final = """
@@ -114,12 +122,16 @@ class OpLog:
         self.blobs = blobs
         self.table = table = quoted(f"kvfs_oplog_{name}")
         self._schema = _SCHEMA.format(
-            table=table, index=quoted(f"kvfs_oplog_{name}_key"), blobs=quoted(f"kvfs_oplog_{name}_blobs")
+            table=table,
+            index=quoted(f"kvfs_oplog_{name}_key"),
+            blobs=quoted(f"kvfs_oplog_{name}_blobs"),
+            expiry=quoted(f"kvfs_oplog_{name}_expiry"),
         )
         self._append = f"INSERT INTO {table} ({_PLAIN}, value) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
         self._tail = f"SELECT seq, ts_ns FROM {table} ORDER BY seq DESC LIMIT 1"
         self._tail_at = f"SELECT seq, ts_ns FROM {table} WHERE seq <= ? ORDER BY seq DESC LIMIT 1"
-        self._head = f"SELECT seq FROM {table} ORDER BY seq LIMIT 1"
+        self._head = f"SELECT seq, ts_ns FROM {table} ORDER BY seq LIMIT 1"
+        self._last_before = f"SELECT seq FROM {table} WHERE seq < ? AND ts_ns <= ? ORDER BY seq DESC LIMIT 1"
         self._last = (
             f"SELECT op_number, op_type, seq FROM {table} WHERE key = ? ORDER BY op_number DESC LIMIT 1"
         )
@@ -131,6 +143,12 @@ class OpLog:
         self._op = f"SELECT {_COLUMNS} FROM {table} WHERE key = ? AND op_number = ?"
         self._op_seq = f"SELECT {_COLUMNS} FROM {table} WHERE seq = ?"
         self._facts = f"SELECT {_FACTS} FROM {table} WHERE key = ? AND op_number = ?"
+        # Seqs are in the index too: it alone is gone through.
+        self._number_at = (
+            f"SELECT op_number FROM {table} WHERE key = :key AND op_number BETWEEN :low AND :high"
+            " AND seq <= :seq ORDER BY op_number DESC LIMIT 1"
+        )
+        self._state_at = f"SELECT {_FACTS} FROM {table} WHERE key = :key AND op_number = ({self._number_at})"
         self._last_facts = f"SELECT {_FACTS} FROM {table} WHERE key = ? ORDER BY op_number DESC LIMIT 1"
         self._many_last_facts = (
             f"SELECT {_FACTS} FROM (SELECT value AS asked FROM json_each(?)) JOIN {table} ON key = asked"
@@ -143,14 +161,25 @@ class OpLog:
         self._oldest = self._newest.replace("DESC", "ASC")
         self._changed = f"SELECT key, max(op_number) FROM {table} WHERE seq > ? GROUP BY key"
         # From key to key by the index: what it costs does not grow with the number of ops.
-        self._heads = (
+        keys = (
             "WITH RECURSIVE keys(key) AS ("
             f" SELECT min(key) FROM {table} UNION ALL"
             f" SELECT (SELECT min(key) FROM {table} WHERE key > keys.key) FROM keys WHERE key IS NOT NULL)"
-            f" SELECT {_FACTS} FROM keys JOIN {table} USING (key)"
+        )
+        self._heads = (
+            f"{keys} SELECT {_FACTS} FROM keys JOIN {table} USING (key)"
             f" WHERE op_number = (SELECT max(op_number) FROM {table} AS own WHERE own.key = keys.key)"
         )
+        self._changed_between = (
+            f"{keys} SELECT key FROM {table} NOT INDEXED WHERE seq > :after AND seq <= :until"
+            f" UNION SELECT key FROM {table} WHERE expire_ns > :from_ns AND expire_ns <= :to_ns"
+            " UNION SELECT key FROM keys WHERE :pruned AND ("
+            f"SELECT op_number > 1 AND seq > :until FROM {table} AS own WHERE own.key = keys.key"
+            " ORDER BY op_number LIMIT 1)"
+            " ORDER BY key LIMIT :limit"
+        )
         self._names_blob = f"SELECT 1 FROM {table} WHERE value_hash = ? AND flags & 2 LIMIT 1"
+        self._blob_hashes = f"SELECT DISTINCT value_hash FROM {table} WHERE flags & 2"
         self._since = f"SELECT {_COLUMNS} FROM {table} WHERE seq > ? ORDER BY seq LIMIT ?"
         # `+key`: never by the index on keys, which would have to be sorted by seq to the last one.
         self._span = (
@@ -205,9 +234,10 @@ class OpLog:
 
     # --- writing --------------------------------------------------------------------------------------
 
-    def append(self, connection: apsw.Connection, ops: Iterable[Op]) -> None:
+    def append(self, connection: apsw.Connection, ops: Sequence[Op]) -> None:
         """Add ops, inside the caller's transaction."""
-        connection.executemany(self._append, map(self._row, ops))
+        can_cache = can_be_cached(op.entry for op in ops)
+        connection.executemany(self._append, map(self._row, ops), can_cache=can_cache)
 
     def keep_blobs(self, ops: Iterable[Op]) -> None:
         """Make the large values of ops durable, before these are appended. Raises OSError."""
@@ -314,16 +344,30 @@ class OpLog:
         return [self._made(row) for row in fetch(connection, self._since, (seq, limit))]
 
     def seq_at(self, connection: apsw.Connection, ts_ns: int) -> int:
-        """The seq of the last op with a time up to `ts_ns`; 0 if there is none. O(log n) look-ups."""
-        head = fetch(connection, self._head)
-        if not head:
+        """The seq of the last op with a time up to `ts_ns`; 0 if there is none.
+
+        By interpolation: a few look-ups where ops come evenly, O(log n) wherever they come.
+        """
+        first, last = fetch(connection, self._head), fetch(connection, self._tail)
+        if not first or first[0][1] > ts_ns:
             return 0
-
-        def later(seq: int) -> tuple[bool, int]:
-            found = fetch(connection, self._tail_at, (seq,))[0]
-            return found[1] > ts_ns, found[0]
-
-        return _bisect(head[0][0], self.tail(connection)[0], later)
+        if last[0][1] <= ts_ns:
+            return cast(int, last[0][0])
+        # What was asked for is before `high` and not before `low`, which need not be there.
+        (low, low_ns), (high, high_ns) = first[0], last[0]
+        halve = False
+        while high - low > _SCANNED_OPS:
+            size = high - low
+            share = (ts_ns - low_ns) / (high_ns - low_ns)
+            guess = (low + high) // 2 if halve else _near(low, high, share)
+            seq, at = fetch(connection, self._tail_at, (guess,))[0]
+            if at > ts_ns:
+                high, high_ns = seq, at
+            else:
+                low, low_ns = guess, at
+            # Where ops came in bursts, guesses may be bad again and again.
+            halve = high - low > size * 3 // 4
+        return cast(int, fetch(connection, self._last_before, (high, ts_ns))[0][0])
 
     def span(
         self,
@@ -362,22 +406,44 @@ class OpLog:
 
     def state_at(self, connection: apsw.Connection, key: str, seq: int) -> Op | None:
         """The key's last op up to this seq of the store, without its value; None if it had none then."""
-        number = self.number_at(connection, key, seq)
-        return self.facts(connection, key, number) if number else None
+        within = self._around(connection, key, seq)
+        return None if within is None else self._one(fetch(connection, self._state_at, within))
 
     def number_at(self, connection: apsw.Connection, key: str, seq: int) -> int:
         """The number of the key's last op up to this seq of the store; 0 if it had none then."""
-        first = fetch(connection, self._first, (key,))
-        last = fetch(connection, self._last, (key,))
-        if not first or first[0][1] > seq:
-            return 0
+        within = self._around(connection, key, seq)
+        rows = [] if within is None else fetch(connection, self._number_at, within)
+        return rows[0][0] if rows else 0
 
-        def later(op_number: int) -> tuple[bool, int]:
-            found = fetch(connection, self._numbered, (key, op_number))[0]
-            return found[1] > seq, found[0]
-
+    def _around(self, connection: apsw.Connection, key: str, seq: int) -> dict[str, SqlValue] | None:
+        """A few op numbers of a key, among which its last one up to a seq is, if it had one then."""
+        last = fetch(connection, self._numbered, (key, _NUMBER_MAX))
+        if not last:
+            return None
+        number, at = last[0]
         # Most questions are about a key that has not changed since.
-        return last[0][0] if last[0][2] <= seq else _bisect(first[0][0], last[0][0], later)
+        known, low, high = (number, number, number) if at <= seq else (0, 0, number - 1)
+        while high - low > _SCANNED_OPS:
+            middle = (low + high) // 2
+            number, at = (fetch(connection, self._numbered, (key, middle)) or [(0, 0)])[0]
+            if at > seq:
+                high = number - 1
+            else:
+                known, low = number, middle
+        return {"key": key, "low": known, "high": high, "seq": seq}
+
+    def changed_between(
+        self, connection: apsw.Connection, after: int, until: int, *, from_ns: int, to_ns: int, limit: int
+    ) -> list[str]:
+        """See `store.Reader.changed_between`.
+
+        They have an op in between, or one with a TTL that ran out in between, or their first ops are pruned
+        and those that are left came later. It costs as much as there are ops in between, and where anything
+        was ever pruned, keys.
+        """
+        pruned = self.standing(connection).pruned_seq > 0
+        within = {"after": after, "until": until, "from_ns": from_ns, "to_ns": to_ns, "limit": limit}
+        return [row[0] for row in fetch(connection, self._changed_between, {**within, "pruned": pruned})]
 
     def keys(self, connection: apsw.Connection, start: str, end: str | None) -> Iterator[str]:
         """Every key ever seen from `start` on and before `end`, in byte order, one look-up each."""
@@ -385,6 +451,11 @@ class OpLog:
         while rows and (end is None or rows[0][0].encode() < end.encode()):
             yield rows[0][0]
             rows = fetch(connection, self._next_key, (rows[0][0],))
+
+    def blob_hashes(self, connection: apsw.Connection) -> Iterator[bytes]:
+        """The hashes of all values that are in blobs."""
+        for (sha256,) in connection.execute(self._blob_hashes):
+            yield sha256
 
     # --- rows -----------------------------------------------------------------------------------------
 
@@ -477,25 +548,24 @@ class LogReader:
     def state_at(self, key: str, seq: int) -> Op | None:
         return self._log.state_at(self._connection, key, seq)
 
+    def changed_between(self, after: int, until: int, *, from_ns: int, to_ns: int, limit: int) -> list[str]:
+        return self._log.changed_between(
+            self._connection, after, until, from_ns=from_ns, to_ns=to_ns, limit=limit
+        )
+
     def keys_ever(self, start: str, end: str | None) -> Iterator[str]:
         return self._log.keys(self._connection, start, end)
 
 
-def _bisect(low: int, high: int, later: Callable[[int], tuple[bool, int]]) -> int:
-    """The greatest number in low..high that is not later, 0 if all are.
+def _near(low: int, high: int, share: float) -> int:
+    """A number between two, at a share of the way, and a little on towards the farther one.
 
-    `later(n)` looks at the greatest existing number up to n and tells (whether it is later, that number).
+    Guesses that are off by about the root of the way then come to lie on both sides of what is sought.
     """
-    best = 0
-    while low <= high:
-        middle = (low + high) // 2
-        is_later, found = later(middle)
-        if is_later:
-            high = found - 1
-        else:
-            best = found
-            low = middle + 1
-    return best
+    guess = low + int((high - low) * share)
+    ahead = guess - low < high - guess
+    beyond = 2 * math.isqrt(min(guess - low, high - guess)) + _GUESS_OFF
+    return min(max(guess + beyond if ahead else guess - beyond, low + 1), high - 1)
 
 
 def _fitting(sizes: Sequence[int], most: int) -> int:
@@ -506,6 +576,11 @@ def _fitting(sizes: Sequence[int], most: int) -> int:
         if count and total > most:
             return count
     return len(sizes)
+
+
+def can_be_cached(entries: Iterable[Entry | None]) -> bool:
+    """Whether a statement that writes these may be kept: it keeps a copy of the last value with it."""
+    return all(entry is None or entry.size <= INLINE_MAX_BYTES for entry in entries)
 
 
 def _hash(entry: Entry) -> bytes:

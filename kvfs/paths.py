@@ -102,6 +102,10 @@ class Paths:
             raise InvalidDbPath("Path is a file, not a directory")
         return path
 
+    def resolve(self, db: str) -> str:
+        """The real path that `db` leads to, whether there is anything or not; raises `InvalidDbPath`."""
+        return self._resolve(db)[0]
+
     # --- parts -----------------------------------------------------------------------------------------
 
     def _resolve(self, db: str) -> tuple[str, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -41,6 +41,7 @@ _BUSY_PAUSE_S: Final = 0.005
 # durable write cheap. docs/decisions/0003 has the figures.
 _PAGE_BYTES: Final = 1024
 _WAL_BYTES: Final = 8 << 20
+_COPY_PAGES: Final = 4096
 _STEPS_UNCHECKED: Final = 20_000
 _UNTOUCHED_WAIT_MS: Final = 1000
 
@@ -153,11 +154,11 @@ def commit(connection: apsw.Connection, *, can_cache: bool = True) -> None:
 def limit_memory(most_bytes: int) -> None:
     """Bound what SQLite may take in this process, caches and all.
 
-    From two thirds on, caches take pages from themselves instead of growing; what cannot do with the rest
+    From a third on, caches take pages from themselves instead of growing; what cannot do with the rest
     fails as `Overloaded`.
     """
     apsw.hard_heap_limit(most_bytes)
-    apsw.soft_heap_limit(most_bytes * 2 // 3)
+    apsw.soft_heap_limit(most_bytes // 3)
 
 
 def is_damage(error: KvfsError) -> bool:
@@ -319,6 +320,15 @@ def give_back(connection: apsw.Connection, pages: int) -> Space:
     page_bytes = _page_bytes(connection)
     free = int(connection.pragma("freelist_count"))
     return Space(after * page_bytes, free * page_bytes, (before - after) * page_bytes)
+
+
+def copy(connection: apsw.Connection, path: str) -> None:
+    """Copy a database as a transaction sees it, page by page, to a file that is not there yet; durable."""
+    target = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+    with closing(target), target.backup("main", connection, "main") as backup:
+        while not backup.done:
+            backup.step(_COPY_PAGES)
+    disk.sync(path)
 
 
 def checkpoint(connection: apsw.Connection) -> None:

@@ -198,6 +198,13 @@ class Reader(Log, Protocol):
     def history(self, key: str, *, above: int, below: int, limit: int, newest: bool) -> list[Op]:
         """Ops of a key with numbers between these two, the newest first or the oldest, without values."""
 
+    def changed_between(self, after: int, until: int, *, from_ns: int, to_ns: int, limit: int) -> list[str]:
+        """The first `limit` keys, in byte order, that may not be the same at two instants.
+
+        `after` and `until` are the seqs of the last ops up to the two. A key of whose past up to the second
+        nothing is left is among them.
+        """
+
     def page(
         self,
         start: str,
@@ -273,6 +280,9 @@ class EmptyReader:
 
     def state_at(self, key: str, seq: int) -> Op | None:
         return None
+
+    def changed_between(self, after: int, until: int, *, from_ns: int, to_ns: int, limit: int) -> list[str]:
+        return []
 
     def keys_ever(self, start: str, end: str | None) -> Iterator[str]:
         return iter(())
@@ -430,6 +440,14 @@ class Store(Protocol):
 
     def note_rebuild(self, duration_s: float) -> None:
         """Remember that all that was forgotten has been made anew, for `status`."""
+
+    def copy_to(self, path: str, *, locked: bool) -> None:
+        """Copy what there is at one moment to where nothing is yet: durable then. Any thread may.
+
+        A table's whole database to the file `path`, a folder to `<path>/<table>`, a folder of a database
+        directory. Raises `Unsettled` where something was changed too soon, which `locked` keeps others from,
+        and FileNotFoundError where it was pruned; what is at the path is good for nothing then.
+        """
 
     def watch(self, settle: Settle, catch_up: Callable[[], None]) -> None:
         """From now on notice by itself what is done behind the server's back, and have `settle` log it.

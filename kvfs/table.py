@@ -38,7 +38,7 @@ from kvfs.model import (
     Value,
     value_bytes,
 )
-from kvfs.oplog import LogReader, OpLog
+from kvfs.oplog import LogReader, OpLog, can_be_cached
 from kvfs.retention import Standing
 from kvfs.sqlite import SqlValue, fetch, has_table, quoted, sql_value
 from kvfs.store import Cut, EmptyReader, Log, Reader, SelfContained, Step, TooHeavy, Unsettled, Walk
@@ -167,6 +167,10 @@ class TableStore(SelfContained):
         except OSError as exc:
             raise from_os_error(exc, "keep an upload") from exc
 
+    def copy_to(self, path: str, *, locked: bool) -> None:
+        with self._database.readers.snapshot() as connection:
+            sqlite.copy(connection, path)
+
     # --- writing: the writer's thread only -------------------------------------------------------------
 
     @property
@@ -267,7 +271,8 @@ class TableStore(SelfContained):
         last = {op.key: op.left for op in ops}
         with sqlite.errors(f"write {self.name}"):
             self._log.append(connection, ops)
-            connection.executemany(self._put, (_row(entry) for entry in last.values() if entry is not None))
+            rows = (_row(entry) for entry in last.values() if entry is not None)
+            connection.executemany(self._put, rows, can_cache=can_be_cached(last.values()))
             gone = [(key,) for key, entry in last.items() if entry is None]
             if gone:
                 connection.executemany(self._delete, gone)

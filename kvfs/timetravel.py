@@ -205,7 +205,7 @@ def entries_at(log: Log, ts_ns: int, *, prefix: str, limit: int, cap: int) -> Pa
     return PastEntries(tuple(entries), total, tuple(gaps), candidates.truncated)
 
 
-def diff(log: Log, from_ns: int, to_ns: int, *, keys: Collection[str] | None, cap: int) -> Diff:
+def diff(log: Reader, from_ns: int, to_ns: int, *, keys: Collection[str] | None, cap: int) -> Diff:
     """What changed between two instants, of these keys or of all.
 
     A key that changed and changed back is not in it; another content type is a change, another TTL is not.
@@ -217,7 +217,13 @@ def diff(log: Log, from_ns: int, to_ns: int, *, keys: Collection[str] | None, ca
     from_seq, to_seq = log.seq_at(from_ns), log.seq_at(to_ns)
     differences: list[Difference] = []
     gaps: list[str] = []
-    candidates = _Candidates(_keys_from(log, "", None) if keys is None else _in_order(keys), cap)
+    if keys is not None:
+        asked: Iterable[str] = _in_order(keys)
+    elif to_seq - from_seq > cap:
+        asked = log.keys_ever("", None)
+    else:
+        asked = log.changed_between(from_seq, to_seq, from_ns=from_ns, to_ns=to_ns, limit=cap + 1)
+    candidates = _Candidates(asked, cap)
     for key in candidates:
         try:
             before = _live(_known(log, key, from_seq), from_ns)

@@ -31,6 +31,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final, Generic, TypeVar
 
+from kvfs.commits import Commits
 from kvfs.config import Config
 from kvfs.errors import DeadlineExceeded, IdempotencyKeyMismatch, KvfsError, Overloaded, from_os_error
 from kvfs.followers import Followers
@@ -134,8 +135,10 @@ class Writer:
         *,
         clock: Clock,
         config: Config,
+        commits: Commits,
         turn: Turn | None = None,
     ) -> None:
+        self._commits = commits
         self._volume = volume
         self._clock = clock
         self._config = config
@@ -280,7 +283,7 @@ class Writer:
     def _commit_lightly(self, jobs: list[_Job[Any]], answers: _Answers) -> None:
         error: Exception | None = None
         try:
-            self._volume.commit()
+            self._commit(len(jobs))
         except Exception as exc:
             error = exc
         finish = partial(self._finish_lightly, jobs, answers, error)
@@ -333,7 +336,7 @@ class Writer:
         while self._begin_patiently(jobs):
             try:
                 answers = self._decide(jobs, light=False)
-                self._volume.commit()
+                self._commit(len(jobs))
                 self._volume.finish()
             except StateChanged:
                 self._volume.rollback()
@@ -360,6 +363,11 @@ class Writer:
         return False
 
     # --- parts ------------------------------------------------------------------------------------------
+
+    def _commit(self, writes: int) -> None:
+        began = time.monotonic()
+        self._volume.commit()
+        self._commits.add(writes=writes, duration_s=time.monotonic() - began)
 
     def _gather(self) -> tuple[list[_Job[Any]], _Answers]:
         """The jobs of the next batch, up to its bounds, which from here on cannot be cancelled.

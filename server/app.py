@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from ipaddress import ip_address
 from typing import Final
 
 from aiohttp import web
@@ -36,6 +37,8 @@ from server.bridge import Bridge
 from server.errors import InternalError, error_reply
 from server.exchange import Exchange, Services, visible
 from server.feed import Feeds
+from server.gate import Gate
+from server.logs import of_request
 from server.params import Params
 from server.protocol import Server
 from server.reply import CLIENT_GONE, Reply
@@ -43,6 +46,8 @@ from server.request import Request
 from server.router import Router, split_target
 from server.routes import ROUTES
 from server.sql_wire import AnswerMemory
+from server.tokens import Source
+from server.traffic import Traffic
 
 REQUEST_ID: Final = istr("X-Request-Id")
 
@@ -72,6 +77,7 @@ class Settings:
     port: int = 8080
     data_dir: str = "kvfs-data"
     any_absolute: bool = False
+    tokens: Source = field(default_factory=Source)
     access_log: bool = False
     feed_checkpoint_s: float = 15.0
     """How often a quiet stream of changes shows that it lives."""
@@ -83,12 +89,16 @@ class Settings:
 class App:
     """Answers requests. The event loop's own, but for what the bridge does."""
 
-    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, settings: Settings) -> None:
+    def __init__(
+        self, engine: Engine, loop: asyncio.AbstractEventLoop, settings: Settings, gate: Gate | None
+    ) -> None:
+        self._gate = gate
         self._bridge = Bridge(engine, loop)
         self._feeds = Feeds(
             self._bridge, checkpoint_s=settings.feed_checkpoint_s, stall_s=settings.feed_stall_s
         )
         self.connections: Callable[[], int] = lambda: 0
+        self._traffic = Traffic()
         self._services = Services(
             engine,
             self._bridge,
@@ -97,6 +107,7 @@ class App:
             time.monotonic(),
             lambda: self.connections(),
             AnswerMemory(),
+            self._traffic,
         )
         self._router = Router(ROUTES)
         self._params: dict[str, Params] = {}
@@ -118,10 +129,13 @@ class App:
         """The answer to a request, whatever happens."""
         began = time.monotonic()
         request_id = self._request_id(request)
+        route = None
         try:
             path, query = split_target(request.target)
             route, key = self._router.find(request.method, path)
-            reply = await route.handler(Exchange(self._services, request, self._parsed(query), key, began))
+            params = self._parsed(query)
+            permit = None if self._gate is None else self._gate.admit(request.headers, route, key, params)
+            reply = await route.handler(Exchange(self._services, request, params, key, began, permit))
         except KvfsError as exc:
             reply = error_reply(exc, request_id)
         except ConnectionError:
@@ -130,16 +144,19 @@ class App:
         except OSError as exc:
             reply = error_reply(from_os_error(exc, "answer the request"), request_id)
         except Exception:
-            _LOG.exception("%s: %s failed", request_id, request.method)
+            _LOG.exception("%s failed", request.method, extra=of_request(request_id))
             reply = error_reply(InternalError(), request_id)
         if not request.body.is_eof():
             self._leave_unread(request, reply)
+        self._traffic.add(route, reply.status, time.monotonic() - began)
         return self._finished(reply, request_id, began)
 
     def refuse(self, error: KvfsError) -> Reply:
         """The answer to what could not be parsed."""
         request_id = self._next_id()
-        return self._finished(error_reply(error, request_id), request_id, time.monotonic())
+        reply = error_reply(error, request_id)
+        self._traffic.add(None, reply.status, 0.0)
+        return self._finished(reply, request_id, time.monotonic())
 
     # --- parts --------------------------------------------------------------------------------------------
 
@@ -194,13 +211,11 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     sqlite.limit_memory(settings.config.sqlite_memory_bytes)
     loop = asyncio.get_running_loop()
     stop = _signals(loop)
-    engine = Engine(
-        Paths(settings.data_dir, any_absolute=settings.any_absolute),
-        config=settings.config,
-        turn=loop.call_soon_threadsafe,
-    )
+    paths = Paths(settings.data_dir, any_absolute=settings.any_absolute)
+    gate = _gate(settings.tokens, paths, loop)
+    engine = Engine(paths, config=settings.config, turn=loop.call_soon_threadsafe)
     try:
-        app = App(engine, loop, settings)
+        app = App(engine, loop, settings, gate)
         log = AccessLog(sys.stdout.buffer) if settings.access_log else None
         server = Server(app.handle, app.refuse, log)
         app.connections = lambda: len(server.connections)
@@ -209,11 +224,13 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         try:
             site = web.TCPSite(runner, settings.host, settings.port, backlog=_BACKLOG)
             await site.start()
+            if gate is None:
+                _warn_of_strangers(runner)
             _tune_memory()
             _tune_garbage_collection()
             if settings.config.watch:
                 threading.Thread(target=_open_folders, args=(engine,), name="kvfs-open", daemon=True).start()
-            announce(f"kvfs {kvfs.__version__} listening on {_url(runner)}, data in {engine.paths.data_dir}")
+            announce(f"kvfs {kvfs.__version__} listening on {_url(runner)}, data in {paths.data_dir}")
             await stop.wait()
             app.stop()
             await site.stop()
@@ -223,6 +240,27 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
             app.close()
     finally:
         await _close(engine)
+
+
+def _gate(tokens: Source, paths: Paths, loop: asyncio.AbstractEventLoop) -> Gate | None:
+    """What asks for tokens, if there are any; a file of them is read again at SIGHUP."""
+    if not tokens:
+        return None
+    gate = Gate(tokens, paths, clock=time.time)
+    if tokens.reloads:
+        loop.add_signal_handler(signal.SIGHUP, gate.reload)
+    return gate
+
+
+def _warn_of_strangers(runner: web.ServerRunner) -> None:
+    """Without tokens nobody but this machine's users should reach the port."""
+    beyond = sorted({str(host) for host, *_ in runner.addresses if not ip_address(host).is_loopback})
+    if beyond:
+        _LOG.warning(
+            "NO TOKEN IS SET, and the server listens on %s: whoever reaches it can read, change and delete"
+            " everything. Set --token or --token-file, or listen on 127.0.0.1.",
+            ", ".join(beyond),
+        )
 
 
 def _prepare(data_dir: str) -> None:

@@ -32,6 +32,7 @@ async def batch_set(exchange: Exchange) -> Reply:
         sets = read()
     else:
         sets = await exchange.bridge.run(read, exchange.deadline)
+    exchange.claim_keys([each.key for each in sets])
     write = BatchSet(sets)
     with exchange.lease_now() or await exchange.lease_to_write(write) as handle:
         outcome = await exchange.bridge.write(
@@ -45,6 +46,7 @@ async def batch_get(exchange: Exchange) -> Reply:
     keys = _keys(await exchange.json_body().read(), most=exchange.services.config.max_batch_items)
     for key in keys:
         check_key(key)
+    exchange.claim_keys(keys)
     with exchange.lease_now() or await exchange.lease() as handle:
         read = partial(_batch_get_reply, handle, keys, deadline=exchange.deadline)
         return await exchange.bridge.run(read, exchange.deadline)
@@ -54,6 +56,7 @@ async def batch_delete(exchange: Exchange) -> Reply:
     """Remove many keys."""
     history, idempotency_key = exchange.params.history, exchange.idempotency_key
     keys = _keys(await exchange.json_body().read(), most=exchange.services.config.max_batch_items)
+    exchange.claim_keys(keys)
     with exchange.lease_now() or await exchange.lease() as handle:
         outcome = await exchange.bridge.write(
             handle, BatchDelete(keys, history), deadline=exchange.deadline, idempotency_key=idempotency_key

@@ -133,6 +133,8 @@ def error_reply(error: KvfsError, request_id: str) -> Reply:
     details = dict(error.details)
     headers = f"X-Error-Code: {error.code}\r\n"
     retry_after_s = details.pop("retry_after_s", _RETRY_AFTER_S)
+    if error.code == "UNAUTHORIZED":
+        headers += "WWW-Authenticate: Bearer\r\n"
     if error.code == "OVERLOADED":
         headers += f"Retry-After: {retry_after_s}\r\n"
     if isinstance(error, MethodNotAllowed):

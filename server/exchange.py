@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,12 +12,14 @@ from kvfs.config import MIB, Config
 from kvfs.engine import Engine, Lease
 from kvfs.errors import InvalidParameters
 from kvfs.model import Write
+from server.access import Permit
 from server.body import Body
 from server.bridge import Bridge
 from server.feed import Feeds
-from server.params import Params
+from server.params import Params, Target
 from server.request import Headers, Request
 from server.sql_wire import AnswerMemory
+from server.traffic import Traffic
 
 IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
 
@@ -38,6 +40,7 @@ class Services:
     connections: Callable[[], int]
     """How many clients are connected."""
     answers: AnswerMemory
+    traffic: Traffic
 
     @property
     def config(self) -> Config:
@@ -47,17 +50,27 @@ class Services:
 class Exchange:
     """A request, what it asks for, and until when (`deadline`, monotonic seconds) it must be answered.
 
-    `key` is the key, or the index, that the path names; empty where the route has none.
+    `key` is the key, or the index, that the path names; empty where the route has none. `permit` bounds what
+    it may touch, unless that is everything.
     """
 
-    __slots__ = ("deadline", "key", "params", "request", "services")
+    __slots__ = ("_permit", "deadline", "key", "params", "request", "services")
 
-    def __init__(self, services: Services, request: Request, params: Params, key: str, began: float) -> None:
+    def __init__(
+        self,
+        services: Services,
+        request: Request,
+        params: Params,
+        key: str,
+        began: float,
+        permit: Permit | None = None,
+    ) -> None:
         self.services = services
         self.request = request
         self.params = params
         self.key = key
         self.deadline = began + params.timeout_s
+        self._permit = permit
 
     @property
     def headers(self) -> Headers:
@@ -65,25 +78,41 @@ class Exchange:
 
     @property
     def engine(self) -> Engine:
+        self._check_claimed()
         return self.services.engine
 
     @property
     def bridge(self) -> Bridge:
         return self.services.bridge
 
+    def claim_keys(self, keys: Collection[str]) -> None:
+        """Say which keys are touched, of a route that leaves it to its handler; none means the whole table.
+
+        Raises `Forbidden` where the request's token does not cover them.
+        """
+        if self._permit is not None:
+            self._permit.claim_keys(keys)
+
+    def claim_database(self, db: str) -> None:
+        """As `claim_keys`, of a whole database."""
+        if self._permit is not None:
+            self._permit.claim_database(db)
+
     def lease_now(self) -> Lease | None:
         """The store that the request means, if it is open already; None where `lease` must be called."""
+        if self._permit is not None:
+            self._permit.check_claimed()
         target = self.params.target
         return self.services.engine.lease_now(target.db, target.table)
 
     async def lease(self) -> Lease:
         """The store that the request means."""
-        target = self.params.target
+        target = self._target
         return await self.services.bridge.lease(target.db, target.table, deadline=self.deadline)
 
     async def lease_to_write(self, write: Write) -> Lease:
         """The store that the request means, made if the request asks for that and the write can succeed."""
-        target = self.params.target
+        target = self._target
         return await self.services.bridge.lease(
             target.db, target.table, create=target.create, first=write, deadline=self.deadline
         )
@@ -107,6 +136,15 @@ class Exchange:
         if key is not None and not visible(key, _IDEMPOTENCY_KEY_MAX_CHARS):
             raise InvalidParameters("Idempotency-Key must be 1 to 255 visible ASCII characters")
         return key
+
+    @property
+    def _target(self) -> Target:
+        self._check_claimed()
+        return self.params.target
+
+    def _check_claimed(self) -> None:
+        if self._permit is not None:
+            self._permit.check_claimed()
 
 
 def visible(text: str, most: int) -> bool:

@@ -31,6 +31,7 @@ async def maintenance(exchange: Exchange) -> Reply:
 
 
 async def _rebuild(exchange: Exchange, _: wire.Json) -> wire.Json:
+    exchange.claim_keys(())
     with exchange.lease_now() or await exchange.lease() as handle:
         if not handle.directory:
             raise InvalidParameters("rebuild is for directory stores: a table has nothing to rebuild")
@@ -46,6 +47,7 @@ async def _history_prune(exchange: Exchange, body: wire.Json) -> wire.Json:
         keep_last=body.get("keep_last"),
         deadline=exchange.deadline,
     )
+    exchange.claim_keys(())
     with exchange.lease_now() or await exchange.lease() as handle:
         return wire.pruned_form(await exchange.bridge.run(partial(prune, handle), exchange.deadline))
 
@@ -53,6 +55,7 @@ async def _history_prune(exchange: Exchange, body: wire.Json) -> wire.Json:
 async def _retention(exchange: Exchange, body: wire.Json) -> wire.Json:
     changes = {name: body[name] for name in _RETENTION if name in body}
     change = partial(Handle.set_retention, **changes) if changes else Handle.retention
+    exchange.claim_keys(())
     with exchange.lease_now() or await exchange.lease() as handle:
         retention = await exchange.bridge.run(
             partial(change, handle, deadline=exchange.deadline), exchange.deadline
@@ -87,7 +90,7 @@ async def _optimize(exchange: Exchange, _: wire.Json) -> wire.Json:
 
 
 async def _vacuum_into(exchange: Exchange, body: wire.Json) -> wire.Json:
-    dest_path = _path(body, "dest_path")
+    dest_path = _path(exchange, body, "dest_path")
     leased = await database_lease(exchange)
     with leased:
         maintenance, paths, deadline = leased.sql.maintenance, exchange.engine.paths, exchange.deadline
@@ -100,7 +103,7 @@ async def _vacuum_into(exchange: Exchange, body: wire.Json) -> wire.Json:
 
 
 async def _restore(exchange: Exchange, body: wire.Json) -> wire.Json:
-    src_path = _path(body, "src_path")
+    src_path = _path(exchange, body, "src_path")
     leased = await database_lease(exchange)
     with leased:
         maintenance, paths, deadline = leased.sql.maintenance, exchange.engine.paths, exchange.deadline
@@ -129,10 +132,12 @@ async def _integrity_check(exchange: Exchange, _: wire.Json) -> wire.Json:
     return await _check(exchange, quick=False)
 
 
-def _path(body: wire.Json, name: str) -> str:
+def _path(exchange: Exchange, body: wire.Json, name: str) -> str:
+    """The path of another database, which the request's token must cover too."""
     path = body.get(name)
     if not isinstance(path, str):
         raise InvalidParameters(f"{name} is required")
+    exchange.claim_database(path)
     return path
 
 

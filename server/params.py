@@ -98,6 +98,11 @@ class Params:
             raise InvalidParameters("conflicting flags: create_db_if_missing and auto_create must match")
         return bool(create or alias)
 
+    def everything(self) -> dict[str, bytes]:
+        """All that is given, known or not, by its name."""
+        names = [name for name in self._given if name]
+        return {name: self.raw(name) or b"" for name in names}
+
     # --- by type ------------------------------------------------------------------------------------------
 
     def raw(self, name: str) -> bytes | None:

@@ -13,6 +13,7 @@ from aiohttp.http import StreamWriter
 
 from kvfs.errors import KvfsError
 from kvfs.model import FileValue
+from server.logs import of_request
 from server.request import Request
 
 _LOG = logging.getLogger("server.reply")
@@ -148,11 +149,13 @@ class FileReply(Reply):
             try:
                 chunk = await self._read(self._file, offset, min(_CHUNK_BYTES, end - offset))
             except OSError as exc:
-                _LOG.warning("%s: a file could not be read on: %s", self.request_id, exc.strerror)
+                _LOG.warning(
+                    "a file could not be read on: %s", exc.strerror, extra=of_request(self.request_id)
+                )
                 chunk = b""
             else:
                 if not chunk:
-                    _LOG.warning("%s: a file became shorter while it was sent", self.request_id)
+                    _LOG.warning("a file became shorter while it was sent", extra=of_request(self.request_id))
             transport = request.transport
             if not chunk:
                 transport.abort()

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from server.access import STRICTEST, Need
 from server.errors import JSON
 from server.exchange import Exchange
 from server.params import TIMEOUT_DEFAULT_S, TIMEOUT_MAX_S, TIMEOUT_MIN_S
@@ -71,9 +72,13 @@ class Answer:
     headers: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """What one method does at one path. `errors` are codes of `server.errors.MEANINGS`."""
+    """What one method does at one path. `errors` are codes of `server.errors.MEANINGS`.
+
+    `need` is what a token must cover: everything, where a route does not say. `shareable`: a signed link can
+    stand for it.
+    """
 
     method: str
     path: str
@@ -86,6 +91,8 @@ class Route:
     errors: tuple[str, ...]
     body: BodySpec | None = None
     at_root: bool = False
+    need: Need = STRICTEST
+    shareable: bool = False
 
 
 # --- parameters ----------------------------------------------------------------------------------------

@@ -12,7 +12,28 @@ from typing import Final
 
 from kvfs import feed
 from kvfs.listing import LIMIT_DEFAULT, LIMIT_MAX
-from server import batch, changes, db, health, kv_read, kv_write, maintenance, schemas, sse, time_travel
+from server import (
+    batch,
+    changes,
+    db,
+    kv_read,
+    kv_write,
+    maintenance,
+    schemas,
+    sse,
+    time_travel,
+)
+from server.access import (
+    READ_CLAIMED,
+    READ_KEY,
+    READ_PREFIX,
+    READ_SERVER,
+    WRITE_CLAIMED,
+    WRITE_DATABASE,
+    WRITE_KEY,
+    Need,
+    Scope,
+)
 from server.errors import JSON
 from server.route import (
     ALWAYS,
@@ -43,6 +64,7 @@ from server.route import (
     Route,
 )
 from server.schemas import Schema
+from server.server_routes import SERVER_ROUTES
 from server.sql_routes import SQL_ROUTES
 from server.transfer_routes import TRANSFER_ROUTES
 
@@ -99,6 +121,7 @@ def _on_key(
         handler,
         name=action,
         tag="keys",
+        need=WRITE_KEY,
         summary=summary,
         params=(KEY, *_STORE, *params, HISTORY, *creating, *_CONDITIONAL, IDEMPOTENCY_KEY),
         body=body,
@@ -116,6 +139,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         kv_read.get_value,
         name="get",
         tag="keys",
+        need=READ_KEY,
+        shareable=True,
         summary="Read a value",
         params=(*_VALUE_PARAMS, RANGE, IF_RANGE),
         answers=(
@@ -140,6 +165,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         kv_read.get_value,
         name="exists",
         tag="keys",
+        need=READ_KEY,
+        shareable=True,
         summary="Look whether a key is there; errors have their code in X-Error-Code",
         params=_VALUE_PARAMS,
         answers=(Answer("The key is there", media_type=None, headers=_VALUE_HEADERS), _NOT_MODIFIED),
@@ -151,6 +178,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         kv_read.get_entry,
         name="entry",
         tag="keys",
+        need=READ_KEY,
         summary="Read a value and its metadata in one",
         params=(KEY, *_STORE, AT_TIMESTAMP, REBUILD),
         answers=(Answer("The entry", schema=schemas.ENTRY),),
@@ -162,6 +190,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         kv_write.put_value,
         name="set",
         tag="keys",
+        need=WRITE_KEY,
         summary="Store a value",
         params=(
             KEY,
@@ -184,6 +213,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         kv_write.delete_key,
         name="delete",
         tag="keys",
+        need=WRITE_KEY,
         summary="Remove a key",
         params=(KEY, *_STORE, HISTORY, *_CONDITIONAL, IDEMPOTENCY_KEY),
         answers=_written("Removed", schemas.DELETE),
@@ -237,6 +267,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         kv_read.list_keys,
         name="list",
         tag="keys",
+        need=READ_PREFIX,
         summary="List keys in byte order",
         params=(
             *_STORE,
@@ -269,6 +300,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         batch.batch_set,
         name="batch_set",
         tag="batches",
+        need=WRITE_CLAIMED,
         summary="Store many values, all or none",
         params=(*_STORE, HISTORY, *_CREATING, IDEMPOTENCY_KEY),
         body=BodySpec(JSON, "The items.", schemas.BATCH_SET_BODY),
@@ -281,6 +313,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         batch.batch_get,
         name="batch_get",
         tag="batches",
+        need=READ_CLAIMED,
         summary="Read many values",
         params=_STORE,
         body=BodySpec(JSON, "The keys.", schemas.KEYS_BODY),
@@ -293,6 +326,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         batch.batch_delete,
         name="batch_delete",
         tag="batches",
+        need=WRITE_CLAIMED,
         summary="Remove many keys, all or none; missing ones pass silently",
         params=(*_STORE, HISTORY, IDEMPOTENCY_KEY),
         body=BodySpec(JSON, "The keys.", schemas.KEYS_BODY),
@@ -305,6 +339,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         time_travel.history,
         name="key_history",
         tag="time travel",
+        need=READ_KEY,
         summary="A key's operations, page by page",
         params=(
             KEY,
@@ -329,6 +364,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         time_travel.key_snapshot,
         name="key_snapshot",
         tag="time travel",
+        need=READ_KEY,
         summary="A key as one of its operations left it",
         params=(
             KEY,
@@ -344,6 +380,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         time_travel.table_snapshot,
         name="table_snapshot",
         tag="time travel",
+        need=READ_PREFIX,
         summary="All keys as they were at a time",
         params=(
             *_STORE,
@@ -360,6 +397,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         time_travel.diff,
         name="diff",
         tag="time travel",
+        need=READ_CLAIMED,
         summary="What changed between two times",
         params=(
             *_STORE,
@@ -376,6 +414,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         time_travel.rollback_key,
         name="rollback_key",
         tag="time travel",
+        need=WRITE_KEY,
         summary="Undo a key's last operations, by a new one",
         params=(
             KEY,
@@ -393,6 +432,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         time_travel.rollback_table,
         name="rollback_table",
         tag="time travel",
+        need=WRITE_CLAIMED,
         summary="Make a table what it was at a time, all or nothing",
         params=(
             *_STORE,
@@ -411,6 +451,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         changes.changes,
         name="changes",
         tag="changes",
+        need=READ_PREFIX,
         summary="What changed after a cursor, in order; waits for it if asked to",
         params=(
             *_STORE,
@@ -440,6 +481,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         changes.stream,
         name="changes_stream",
         tag="changes",
+        need=READ_PREFIX,
         summary="What changes, as server-sent events: `ready`, `change`, `checkpoint`, `reset`, `end`",
         params=(
             *_STORE,
@@ -460,6 +502,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         db.create_database,
         name="create_database",
         tag="databases",
+        need=Need(Scope.DATABASE, writes=True, database="path"),
         summary="Make a database; one that is there is left as it is",
         params=(
             Param("path", Kind.TEXT, "As `db`; with a final `/` it is a directory.", required=True),
@@ -476,6 +519,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         db.list_databases,
         name="list_databases",
         tag="databases",
+        need=READ_SERVER,
         summary="List the databases in the data dir",
         params=(TIMEOUT,),
         answers=(Answer("The databases", schema=schemas.DB_LIST),),
@@ -487,6 +531,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         db.delete_database,
         name="delete_database",
         tag="databases",
+        need=WRITE_DATABASE,
         summary="Delete a database file and its side files",
         params=(DB, Param("confirm", Kind.TEXT, "Must be `yes`.", required=True), TIMEOUT),
         answers=(Answer("Deleted", schema=schemas.DB_DELETED),),
@@ -500,35 +545,12 @@ ROUTES: Final[tuple[Route, ...]] = (
         maintenance.maintenance,
         name="maintenance",
         tag="databases",
+        need=WRITE_CLAIMED,
         summary="Check, shrink, copy or restore a database; prune a history; rebuild a folder's index",
         params=_STORE,
         body=BodySpec(JSON, "What to do.", schemas.MAINTENANCE_BODY),
         answers=(Answer("Done", schema=schemas.MAINTENANCE),),
         errors=(*_STORE_ERRORS, "STORAGE_FULL"),
     ),
-    Route(
-        "GET",
-        "/health",
-        health.health,
-        name="health",
-        tag="server",
-        summary="Whether the server can serve",
-        params=(TIMEOUT,),
-        answers=(
-            Answer("It can", schema=schemas.HEALTH),
-            Answer("A store cannot be served", status=503, schema=schemas.HEALTH),
-        ),
-        errors=ALWAYS,
-    ),
-    Route(
-        "GET",
-        "/health/cache",
-        health.cache,
-        name="health_cache",
-        tag="server",
-        summary="What is open, and how it fares",
-        params=(TIMEOUT,),
-        answers=(Answer("What is open", schema=schemas.CACHE),),
-        errors=ALWAYS,
-    ),
+    *SERVER_ROUTES,
 )

@@ -68,6 +68,7 @@ async def select(exchange: Exchange) -> Reply:
 async def lease(exchange: Exchange, *, create: bool = False) -> Lease:
     """The database that the request means, whatever table it names."""
     db = exchange.params.target.db
+    exchange.claim_database(db)
     found = exchange.engine.lease_now(db, None)
     if found is None:
         found = await exchange.bridge.lease(db, None, create=create, deadline=exchange.deadline)

@@ -6,6 +6,7 @@ from typing import Final
 
 from kvfs.query_log import MAX_ENTRIES
 from server import queries, schemas, sql
+from server.access import READ_DATABASE, WRITE_DATABASE
 from server.errors import JSON
 from server.route import (
     ALWAYS,
@@ -30,6 +31,7 @@ SQL_ROUTES: Final[tuple[Route, ...]] = (
         sql.transaction,
         name="transaction",
         tag="sql",
+        need=WRITE_DATABASE,
         summary="Run SQL in one transaction, all or nothing",
         params=(DB, CREATE, AUTO_CREATE, TIMEOUT),
         body=BodySpec(JSON, "The transaction.", schemas.TRANSACTION_BODY),
@@ -47,6 +49,8 @@ SQL_ROUTES: Final[tuple[Route, ...]] = (
         sql.select,
         name="query",
         tag="sql",
+        need=READ_DATABASE,
+        shareable=True,
         summary="Run one SELECT",
         params=(
             DB,
@@ -70,6 +74,7 @@ SQL_ROUTES: Final[tuple[Route, ...]] = (
         queries.entries,
         name="queries",
         tag="sql",
+        need=READ_DATABASE,
         summary="The SQL that ran on a database, newest first",
         params=(
             DB,
@@ -91,6 +96,7 @@ SQL_ROUTES: Final[tuple[Route, ...]] = (
         queries.statistics,
         name="query_statistics",
         tag="sql",
+        need=READ_DATABASE,
         summary="What the SQL that ran on a database comes to",
         params=(DB, TIMEOUT),
         answers=(Answer("The statistics", schema=schemas.QUERY_STATISTICS),),
@@ -102,6 +108,7 @@ SQL_ROUTES: Final[tuple[Route, ...]] = (
         queries.clear,
         name="clear_queries",
         tag="sql",
+        need=WRITE_DATABASE,
         summary="Forget the SQL that ran on a database",
         params=(DB, TIMEOUT),
         answers=(Answer("Forgotten", schema=schemas.QUERIES_CLEARED),),
@@ -113,6 +120,7 @@ SQL_ROUTES: Final[tuple[Route, ...]] = (
         queries.delete,
         name="delete_query",
         tag="sql",
+        need=WRITE_DATABASE,
         summary="Forget one entry of the history of SQL",
         params=(
             Param("index", Kind.INTEGER, "The entry's id.", place=Place.PATH, required=True, minimum=0),

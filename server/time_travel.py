@@ -70,14 +70,10 @@ async def diff(exchange: Exchange) -> Reply:
     """What changed between two times."""
     params = exchange.params
     from_ns, to_ns = _timestamp(params, "from"), _timestamp(params, "to")
-    keys = params.text("keys")
-    answer = partial(
-        _diff_reply,
-        exchange=exchange,
-        from_ns=from_ns,
-        to_ns=to_ns,
-        keys=None if keys is None else [key for key in keys.split(",") if key],
-    )
+    listed = params.text("keys")
+    keys = None if listed is None else [key for key in listed.split(",") if key]
+    exchange.claim_keys(keys or ())
+    answer = partial(_diff_reply, exchange=exchange, from_ns=from_ns, to_ns=to_ns, keys=keys)
     with exchange.lease_now() or await exchange.lease() as handle:
         return await exchange.bridge.run(partial(answer, handle), exchange.deadline)
 
@@ -105,6 +101,7 @@ async def rollback_table(exchange: Exchange) -> Reply:
     if not dry_run and not confirmed:
         raise InvalidParameters("confirm must be exactly yes, unless dry_run is true")
     keys, excluded = _keys(await exchange.json_body().read())
+    exchange.claim_keys(keys or ())
     roll_back = partial(
         Handle.rollback_table,
         to_ns=to_ns,

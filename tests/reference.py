@@ -12,9 +12,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 from kvfs.config import Config
-from kvfs.engine import Opened
 from kvfs.imports import LastImport
 from kvfs.model import Entry, FileValue, KeyState, Op, OpType, Value, value_bytes
+from kvfs.openers import Opened
 from kvfs.paths import Location
 from kvfs.retention import Standing
 from kvfs.sqlite import Space
@@ -162,6 +162,9 @@ class ReferenceStore(SelfContained):
         self.volume.content.standings[self.name] = standing
         return standing
 
+    def copy_to(self, path: str, *, locked: bool) -> None:
+        raise AssertionError("there is no file to copy")
+
     def last_import(self) -> LastImport | None:
         return self.volume.content.imports.get(self.name)
 
@@ -251,6 +254,9 @@ class ReferenceReader:
 
     def settled_seq(self) -> int:
         return self.tail()[0]
+
+    def changed_between(self, after: int, until: int, *, from_ns: int, to_ns: int, limit: int) -> list[str]:
+        return list(self.keys_ever("", None))[:limit]
 
     def keys_ever(self, start: str, end: str | None) -> Iterator[str]:
         keys = sorted({op.key for op in self.log}, key=str.encode)

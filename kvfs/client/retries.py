@@ -132,7 +132,7 @@ def _attempt(
     work_s = left_s if call.patient else min(left_s, times.attempt_s + call.wait_s)
     timeouts = {"connect": min(left_s, times.connect_s), "read": work_s, "write": work_s, "pool": left_s}
     server_s = min(max(math.ceil(work_s), 1), _SERVER_TIMEOUT_MAX_S)
-    query = f"{call.query}&timeout={server_s}" if call.params else f"timeout={server_s}"
+    query = "&".join(filter(None, (call.query, f"timeout={server_s}")))
     try:
         answer = yield Attempt(f"{call.path}?{query}", headers, timeouts)
     except httpcore.LocalProtocolError as exc:

@@ -21,6 +21,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -40,16 +41,16 @@ from kvfs.errors import DatabaseError, InvalidSqliteHeader, KvfsError, Overloade
 from kvfs.imports import LastImport
 from kvfs.model import Entry, Op, OpType, Origin, Value, value_bytes
 from kvfs.oplog import OpLog
-from kvfs.paths import STATE_DIR
+from kvfs.paths import STATE_DIR, TABLE_DEFAULT
 from kvfs.sqlite import ReadPool, SqlValue, fetch, sql_value, stored_value
 
 LOG_NAME: Final = "files"
 ASIDE: Final = ".damaged-"
+_LOG_FILE: Final = re.compile(rf"(.+?)\.oplog(?:{re.escape(ASIDE)}.*)?")
 _NO_WRITING: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _HASH_CHARS: Final = 16
 _LOCK_WAIT_S: Final = 30.0
 _LOCK_PAUSE_S: Final = 0.002
-_COPY_PAGES: Final = 4096
 
 _SCHEMA: Final = """
 CREATE TABLE kvfs_checkpoint (applied_seq INTEGER NOT NULL);
@@ -118,6 +119,15 @@ class Home:
     def known(self) -> bool:
         """Whether there is an op-log of the folder, or was one."""
         return os.path.exists(self.log) or bool(self.set_aside())
+
+
+def known_tables(db: str, state_dir: str | None) -> list[str]:
+    """The tables in a database directory that have an op-log, or had one that was set aside."""
+    try:
+        names = os.listdir(Home.of(db, TABLE_DEFAULT, state_dir).path)
+    except OSError:
+        return []
+    return sorted({match[1] for name in names if (match := _LOG_FILE.fullmatch(name))})
 
 
 def open_state(home: Home) -> State:
@@ -461,11 +471,8 @@ def _copy_log(path: str, copy: str) -> None:
     with (
         suppress(KvfsError, apsw.Error),
         closing(sqlite.connect(path, readonly=True)) as source,
-        closing(apsw.Connection(copy)) as target,
-        target.backup("main", source, "main") as backup,
     ):
-        while not backup.done:
-            backup.step(_COPY_PAGES)
+        sqlite.copy(source, copy)
         return
     # So SQLite says where it can make no side files; then nobody has it open, and files are all there is.
     for suffix in ("", "-wal"):

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from kvfs import idempotency, pruning, sqlite
 from kvfs.config import Config
-from kvfs.directory import files
+from kvfs.directory import backup, files
 from kvfs.directory.batch import Batch, close_value, read_file, upload
 from kvfs.directory.folder import Folder
 from kvfs.directory.index import IndexLost
@@ -161,6 +161,18 @@ class DirectoryStore:
             return files.nameless(self._db) if self._folder is None else upload(self._folder)
         except OSError as exc:
             raise from_os_error(exc, "keep an upload") from exc
+
+    def copy_to(self, path: str, *, locked: bool) -> None:
+        folder = self._look()
+        try:
+            if folder is None:
+                os.makedirs(os.path.join(path, self.name))
+            else:
+                backup.copy(folder, path, self.name, locked=locked)
+        except FileNotFoundError:
+            raise
+        except OSError as exc:
+            raise from_os_error(exc, f"copy {self._path}") from exc
 
     # --- writing: the writer's thread only -------------------------------------------------------------
 

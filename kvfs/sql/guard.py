@@ -73,6 +73,7 @@ _DEFINING: Final = frozenset(
         apsw.SQLITE_DROP_TABLE, apsw.SQLITE_DROP_TRIGGER, apsw.SQLITE_DROP_VIEW, apsw.SQLITE_DROP_VTABLE,
     }
 )  # fmt: skip
+_DROPPING: Final = frozenset({apsw.SQLITE_DROP_INDEX, apsw.SQLITE_DROP_TABLE, apsw.SQLITE_DROP_TRIGGER})
 _HARMLESS: Final = frozenset({apsw.SQLITE_ANALYZE, apsw.SQLITE_REINDEX})
 
 _LIMITS: Final = {
@@ -164,7 +165,7 @@ class Guard:
         if action in _DEFINING:
             if action == apsw.SQLITE_CREATE_VTABLE and two.lower() not in _MODULES:
                 return f"virtual tables of {two} are not allowed"
-            return self._definition_refusal(one, two, dropping=action == apsw.SQLITE_DROP_TABLE)
+            return self._definition_refusal(one, two, dropping=action in _DROPPING)
         return None if action in _HARMLESS else "this is not allowed"
 
     def _function_refusal(self, name: str) -> str | None:
@@ -182,10 +183,12 @@ class Guard:
         return f"PRAGMA {name} is not allowed" + (" with a value" if name in _READ_PRAGMAS else "")
 
     def _definition_refusal(self, name: str, on: str = "", *, dropping: bool = True) -> str | None:
+        # Where a KV table is dropped, what is kvfs's own on it goes first.
+        table = on if _is_own(name) else name
+        if dropping and table.lower() in self.kv_tables:
+            return f"{table} is a KV table: it cannot be dropped or altered; delete its keys instead"
         if _is_own(name) or _is_own(on):
             return f"names that begin with {OWN} are kvfs's own"
-        if dropping and name.lower() in self.kv_tables:
-            return f"{name} is a KV table: it cannot be dropped or altered; delete its keys instead"
         return None
 
 

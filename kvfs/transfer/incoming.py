@@ -14,6 +14,7 @@ from kvfs.config import MIB, Config
 from kvfs.errors import ImportConflict, InvalidParameters, KvfsError, PayloadTooLarge
 from kvfs.imports import LastImport
 from kvfs.model import Clock, Entry, OnConflict, Op
+from kvfs.settling import Settler
 from kvfs.status import Imported
 from kvfs.store import Store
 from kvfs.transaction import Transaction
@@ -37,7 +38,7 @@ class Importer:
         self,
         store: Store,
         writer: Writer,
-        settle_all: Callable[[float | None], None],
+        settler: Settler,
         *,
         on_conflict: OnConflict,
         config: Config,
@@ -45,7 +46,7 @@ class Importer:
     ) -> None:
         self._store = store
         self._writer = writer
-        self._settle_all = settle_all
+        self._settler = settler
         self._on_conflict = on_conflict
         self._config = config
         self._clock = clock
@@ -96,7 +97,7 @@ class Importer:
         last = self._submit(self._last, deadline)
         if last is None and header.history:
             # Whatever lies in a folder already must show in its log.
-            self._settle_all(deadline)
+            self._settler.settle_all(deadline)
             last = self._submit(self._last, deadline)
         done = _beginning(header) if last is None else _place(last.at)
         after = _beginning(header) if header.after is None else _place(header.after.at)

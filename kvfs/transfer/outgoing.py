@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Final
 
 from kvfs.errors import ImportConflict, InvalidParameters, Overloaded
 from kvfs.model import Entry, FileValue, Op, Value, value_bytes
+from kvfs.settling import Settler
 from kvfs.store import Reader, Store, Unsettled
+from kvfs.transfer.blocks import stream
 from kvfs.transfer.format import Header, Record, Seal
 
 _PAGE: Final = 500
 
-Present = Callable[[str], Entry | None]
-"""A key's entry as it is now, with its value in memory; None where there is none."""
+Present = Callable[[Sequence[str]], Mapping[str, Entry | None]]
+"""Keys' entries as they are now, with their values in memory; None where there is none."""
+
+
+def export(
+    store: Store,
+    settler: Settler,
+    present: Present,
+    *,
+    history: bool,
+    after: Seal | None,
+    deadline: float | None,
+) -> Generator[bytes, None, None]:
+    """See `kvfs.handle.Handle.export`."""
+    if store.directory:
+        settler.settle_all(deadline)
+    # The log may have the value of what has run out no more: so it must have an op that says so.
+    now_ns = settler.reap_all(deadline)
+    with ExitStack() as stack:
+        reader = settler.enter_look(stack, now_ns, deadline)
+        header = header_of(reader, store, history=history, after=after)
+        yield from stream(header, records(reader, present, history=history, after=after))
 
 
 def header_of(reader: Reader, store: Store, *, history: bool, after: Seal | None) -> Header:
@@ -106,9 +129,9 @@ def _unlogged(reader: Reader, present: Present, entry: Entry) -> Entry | None:
     try:
         found = reader.page(entry.key, None, limit=1, values=True)
     except Unsettled:
-        return present(entry.key)
+        return present([entry.key])[entry.key]
     if not found or found[0].key != entry.key or found[0].value is None:
-        return present(entry.key)
+        return present([entry.key])[entry.key]
     return found[0].with_value(_in_memory(found[0].value))
 
 

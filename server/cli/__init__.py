@@ -16,6 +16,7 @@ _COMMANDS: Final = {
     "export": Lazy("server.cli.transfer", "export", "Write a table or folder as JSON lines."),
     "import": Lazy("server.cli.transfer", "import_", "Put an export into a table or folder."),
     "backup": Lazy("server.cli.backup", "backup", "Copy a database, while it is in use."),
+    "share": Lazy("server.cli.share", "share", "Print a link to one value or answer, which expires."),
     "rebuild": Lazy("server.cli.folders", "rebuild", "Make the index of folders anew from their files."),
     "check": Lazy("server.cli.folders", "check", "Name differences between files, indexes and op-logs."),
     "completion": Lazy("server.cli.completion", "completion", "Print what completes commands in a shell."),

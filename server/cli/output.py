@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -95,7 +96,7 @@ class Output:
         while chunk := [*islice(rows, _TABLE_ROWS)]:
             shown = [[escaped(text(field)[:_PREVIEW_CHARACTERS]) for field in fields] for fields in chunk]
             heading, *lines = tables.lines(columns, shown, room)
-            self.line(click.style(heading, bold=True))
+            self.line(heading if os.environ.get("NO_COLOR") else click.style(heading, bold=True))
             for line in lines:
                 self.line(line)
 

@@ -8,7 +8,8 @@ from typing import Final
 
 import click
 
-from server.cli.options import option
+from server.cli.exits import told_of
+from server.cli.options import check_tokens_set, option, token_options
 
 _DATA_DIR: Final = "/hoody/databases"
 _DATA_DIR_ELSE: Final = "./kvfs-data"
@@ -25,6 +26,7 @@ _POSITIVE: Final = click.IntRange(min=1)
     type=click.Path(),
     help=f"Where databases lie.  [default: {_DATA_DIR} if it exists, else {_DATA_DIR_ELSE}]",
 )
+@token_options
 @option("--allow-any-absolute-db-path", is_flag=True, help="Serve databases outside the data dir too.")
 @option("--max-value-bytes", default=16 << 20, type=_POSITIVE, help="The largest value.")
 @option("--max-batch-items", default=100, type=_POSITIVE, help="The most items of a batch.")
@@ -93,10 +95,18 @@ _POSITIVE: Final = click.IntRange(min=1)
     type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
     help="What goes to stderr.",
 )
+@option(
+    "--log-format",
+    default="auto",
+    type=click.Choice(["auto", "json", "text"]),
+    help="How it is written; auto is text at a terminal, else JSON, a line a record.",
+)
 def serve(
     host: str,
     port: int,
     data_dir: str | None,
+    token: str | None,
+    token_file: str | None,
     allow_any_absolute_db_path: bool,
     max_value_bytes: int,
     max_batch_items: int,
@@ -115,19 +125,18 @@ def serve(
     feed_stall: float,
     access_log: bool,
     log_level: str,
+    log_format: str,
 ) -> None:
     """Serve databases over HTTP, until SIGTERM or SIGINT."""
-    import logging
-
     import uvloop
 
     from kvfs.config import Config
     from kvfs.errors import KvfsError
-    from server import app
+    from server import app, logs
+    from server.tokens import Source
 
-    logging.basicConfig(
-        level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    check_tokens_set()
+    logs.configure(log_level, log_format)
     if data_dir is None:
         data_dir = _DATA_DIR if os.path.isdir(_DATA_DIR) else _DATA_DIR_ELSE
     settings = app.Settings(
@@ -135,6 +144,7 @@ def serve(
         port=port,
         data_dir=data_dir,
         any_absolute=allow_any_absolute_db_path,
+        tokens=Source(token, token_file),
         access_log=access_log,
         feed_checkpoint_s=feed_checkpoint,
         feed_stall_s=feed_stall,
@@ -157,7 +167,7 @@ def serve(
     try:
         uvloop.run(app.serve(settings, click.echo))
     except OSError as exc:
-        click.echo(f"kvfs: {_told(exc)}", err=True)
+        click.echo(f"kvfs: {told_of(exc)}", err=True)
         sys.exit(1)
     except KvfsError as exc:
         click.echo(f"kvfs: {exc.message}", err=True)
@@ -165,9 +175,3 @@ def serve(
     sys.stdout.flush()
     # A thread that still works on something must not hold the process.
     os._exit(0)
-
-
-def _told(error: OSError) -> str:
-    """An OSError in one line."""
-    reason = error.strerror or str(error)
-    return f"{error.filename}: {reason}" if error.filename else reason

@@ -59,6 +59,11 @@ def test_a_value_ends_its_line(filled: Kvfs) -> None:
     assert filled.at_terminal("kv", "incr", "n") == (0, "1\n")
 
 
+def test_a_heading_is_bold_unless_colours_are_not_wanted(filled: Kvfs) -> None:
+    assert "\x1b[1m" in filled.at_terminal("kv", "list", "--long")[1]
+    assert "\x1b" not in filled.at_terminal("kv", "list", "--long", NO_COLOR="1")[1]
+
+
 def test_json_is_the_same_at_a_terminal(filled: Kvfs) -> None:
     _, shown = filled.at_terminal("kv", "list", "tea", "--json", columns=40)
     assert shown.encode() == filled("kv", "list", "tea", "--json").out

@@ -24,7 +24,7 @@ WAIT_S = 20.0
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
     """A small file system."""
-    with mounted(tmp_path / "disk", mib=2) as disk:
+    with mounted(tmp_path / "disk", mib=3) as disk:
         yield disk
 
 

@@ -41,20 +41,33 @@ def matches(expected: str, printed: str) -> bool:
     return re.fullmatch(pattern, printed.rstrip("\n")) is not None
 
 
+def tokens(markdown: str, home: Path) -> tuple[str, ...]:
+    """The server's options for the token file that a document shows, if it does; it is `home`/tokens.toml."""
+    shown = re.search(r"```toml\n(.*?)```", markdown, re.DOTALL)
+    if shown is None:
+        return ()
+    (home / "tokens.toml").write_text(shown[1])
+    return "--token-file", str(home / "tokens.toml")
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
-    "document", ["README.md", "docs/changes.md", "docs/cli.md", "docs/sql.md", "docs/time-travel.md"]
+    "document",
+    ["README.md", "docs/changes.md", "docs/cli.md", "docs/sql.md", "docs/time-travel.md", "docs/tokens.md"],
 )
 def test_a_tour_does_what_it_says(tmp_path: Path, document: str) -> None:
     shutil.copytree(ROOT / "fixtures", tmp_path / "fixtures")
-    tour = steps((ROOT / document).read_text())
+    markdown = (ROOT / document).read_text()
+    tour = steps(markdown)
     assert len(tour) > 10
     kvfs = tmp_path / "bin/kvfs"
     kvfs.parent.mkdir()
     kvfs.write_text(f'#!/bin/sh\nexec {sys.executable} -m server "$@"\n')
     kvfs.chmod(0o755)
-    with ServerProcess(tmp_path, "--data-dir", str(tmp_path / "kvfs-data")) as server:
+    with ServerProcess(
+        tmp_path, "--data-dir", str(tmp_path / "kvfs-data"), *tokens(markdown, tmp_path)
+    ) as server:
         script = "\n".join(f"{step.command}\necho; echo '{MARK}'" for step in tour)
         for text, here in (
             ("http://127.0.0.1:8080", f"http://{server.host}:{server.port}"),

@@ -12,8 +12,8 @@ from kvfs.engine import Engine
 from kvfs.errors import DeadlineExceeded, Overloaded
 from kvfs.handle import Handle
 from kvfs.sql.interrupts import Interrupter
-from kvfs.sql.model import Item
-from tests.engine.place import Place, text
+from kvfs.sql.model import Failure, Item
+from tests.engine.place import TABLE, Place, text
 
 _MANY = "WITH RECURSIVE c (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 60) "
 
@@ -24,6 +24,11 @@ def _soon(seconds: float = 20.0) -> float:
 
 def _log_id(store: Handle) -> str:
     return store.place().cursor.log_id
+
+
+def _files(place: Place) -> set[str]:
+    """What lies beside the database; the query log comes in its own time."""
+    return set(os.listdir(place.home)) - {".kvfs"}
 
 
 def _fill(engine: Engine, place: Place) -> None:
@@ -39,12 +44,12 @@ def _fill(engine: Engine, place: Place) -> None:
 def test_a_copy_that_takes_too_long_leaves_nothing(table: Place) -> None:
     with table.engine() as engine:
         _fill(engine, table)
-        before = sorted(os.listdir(table.home))
+        before = _files(table)
         lease = engine.lease(table.db)
         with lease:
             with pytest.raises(DeadlineExceeded):
                 lease.sql.maintenance.copy_into(str(table.home / "copy.db"), deadline=_soon(0.01))
-            assert sorted(os.listdir(table.home)) == before
+            assert _files(table) == before
             assert lease.sql.maintenance.copy_into(str(table.home / "copy.db"), deadline=_soon()) > 30_000_000
 
 
@@ -57,10 +62,10 @@ def test_a_restore_that_takes_too_long_changes_nothing(table: Place) -> None:
             lease.sql.maintenance.copy_into(copy, deadline=_soon())
             lease.handle.apply(text("k"))
             log_id = _log_id(lease.handle)
-            before = sorted(os.listdir(table.home))
+            before = _files(table)
             with pytest.raises(DeadlineExceeded):
                 lease.sql.maintenance.restore(copy, deadline=_soon(0.05)).result()
-            assert sorted(os.listdir(table.home)) == before
+            assert _files(table) == before
             assert _log_id(lease.handle) == log_id
             lease.sql.maintenance.restore(copy, deadline=_soon()).result()
             assert _log_id(lease.handle) != log_id
@@ -111,3 +116,18 @@ def test_temporary_files_together_are_bounded(table: Place) -> None:
         )
         with lease, pytest.raises(Overloaded):
             lease.sql.read([sort], lambda _: pytest.fail("no rows"), deadline=_soon(50))
+
+
+def test_whoever_drops_a_kv_table_is_told_how_to_empty_it(table: Place) -> None:
+    with table.store() as store, table.engine() as engine:
+        store.set("k", b"x")
+        lease = engine.lease(table.db)
+        with lease:
+            failure = lease.sql.write(
+                [Item(f"DROP TABLE {TABLE}")], lambda _: pytest.fail("no rows"), deadline=_soon()
+            ).result()
+        assert isinstance(failure, Failure)
+        assert failure.message == (
+            f"{TABLE} is a KV table: it cannot be dropped or altered; delete its keys instead"
+        )
+        assert [*store.keys()] == ["k"]

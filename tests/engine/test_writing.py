@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 
+import apsw
 import pytest
 
 from kvfs.config import Config
 from kvfs.errors import DatabaseError, DeadlineExceeded, KeyNotFound, Overloaded, Unavailable
 from kvfs.model import Outcome
 from kvfs.pending import Pending
+from tests import nasty
 from tests.clocks import HandClock
 from tests.engine.place import TABLE, Place, text, value_of
 from tests.polling import eventually
@@ -239,3 +241,17 @@ def test_after_a_restart_with_a_clock_that_is_behind_the_times_of_ops_go_on(plac
     with place.store(clock=clock) as store:
         store.set("a", b"2")
     assert [op.ts_ns for op in place.check()] == [began_ns, began_ns]
+
+
+# --- memory --------------------------------------------------------------------------------------------
+
+
+def test_a_large_value_leaves_no_copies_of_itself_in_memory(table: Place) -> None:
+    size = 16 << 20
+    with table.store() as store:
+        store.set("k", b"x")
+        before = apsw.memory_used()
+        store.set("large", nasty.noise(size))
+        store.get("large")
+        # Page caches keep a part of it.
+        assert apsw.memory_used() - before < size

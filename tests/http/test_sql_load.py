@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import orjson
@@ -17,7 +17,7 @@ from tests.engine.mounting import Disk, mounted
 from tests.http.databases import SqlFile
 from tests.http.launching import Server, serving
 from tests.http.locking import locked
-from tests.http.wire import BASE, Answer, refused, target_of
+from tests.http.wire import BASE, Answer, refused, request, target_of
 
 ENDLESS = "WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c"
 ANY_PATH = "--allow-any-absolute-db-path"
@@ -114,12 +114,12 @@ def test_queries_that_run_on_leave_others_alone(file: SqlFile) -> None:
 
 
 def test_too_many_at_once_are_told_so(tmp_path: Path) -> None:
-    with serving(tmp_path) as server:
+    with serving(tmp_path) as server, ExitStack() as stack:
         file = SqlFile(server, tmp_path / "data" / "a.db")
-        target = target_of(f"{BASE}/query", db=file.path, sql=ENDLESS, timeout=5)
-        with ThreadPoolExecutor(240) as threads:
-            answers = list(threads.map(lambda _: server.ask("GET", target), range(240)))
-        codes = {answer.json()["code"] for answer in answers}
+        connections = [stack.enter_context(server.connect()) for _ in range(200)]
+        for connection in connections:
+            connection.send(request("GET", target_of(f"{BASE}/query", db=file.path, sql=ENDLESS, timeout=10)))
+        codes = {connection.answer().json()["code"] for connection in connections}
         assert codes == {"DEADLINE_EXCEEDED", "OVERLOADED"}
         assert file.select("SELECT 1").status == 200
         server.stop()

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,15 @@ def _health(prefix: Path, cwd: Path, port: int) -> subprocess.CompletedProcess[s
     )
 
 
+def _wait_until_healthy(server: subprocess.Popen[bytes], prefix: Path, cwd: Path, port: int) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while (health := _health(prefix, cwd, port)).returncode != 0:
+        assert server.poll() is None, "the server ended"
+        assert time.monotonic() < deadline, health.stderr
+        time.sleep(0.1)
+    assert (health.stdout, health.stderr) == ("", "")
+
+
 @pytest.fixture(scope="module")
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The environment that the image's build stage makes."""
@@ -142,12 +153,70 @@ def test_the_image_serves_answers_its_health_check_and_stops_on_sigterm(prefix: 
         stdin=subprocess.DEVNULL,
     ) as server:
         try:
-            deadline = time.monotonic() + START_TIMEOUT_S
-            while (health := _health(prefix, tmp_path, port)).returncode != 0:
-                assert server.poll() is None, "the server ended"
-                assert time.monotonic() < deadline, health.stderr
-                time.sleep(0.1)
-            assert (health.stdout, health.stderr) == ("", "")
+            _wait_until_healthy(server, prefix, tmp_path, port)
+            server.send_signal(getattr(signal, _instruction("STOPSIGNAL")))
+            assert server.wait(timeout=STOP_TIMEOUT_S) == 0
+        finally:
+            server.kill()
+
+
+# As the engine starts it: $1 is the environment, $2 the volume, $3 the port; the rest is the command. /opt,
+# /srv and /mnt are there on every Linux, and nobody needs them here. A Python that lies in root's home is put
+# where others may go.
+_LOCKED_DOWN = """
+set -eu
+mount --bind "$1" /opt
+mount --bind "$2" /srv
+case "$BASE_PYTHON" in /root/*)
+    mount --bind "$BASE_PYTHON" /mnt
+    mount -t tmpfs -o mode=755 tmpfs /root
+    mkdir -p "$BASE_PYTHON"
+    mount --bind /mnt "$BASE_PYTHON"
+esac
+mount -t tmpfs tmpfs /tmp
+mount -o remount,bind,ro /
+export KVFS_PORT="$3" PATH=/opt/bin:/usr/local/bin:/usr/bin:/bin
+cd /srv
+shift 3
+exec setpriv --reuid "$KVFS_USER" --regid "$KVFS_USER" --clear-groups --no-new-privs --inh-caps=-all \\
+    python "/opt/bin/$1" "$2" --host 127.0.0.1 --port "$KVFS_PORT" --data-dir /srv
+"""
+
+
+def _can_lock_down() -> bool:
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        return False
+    probe = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /srv && mount -o remount,bind,ro /"]
+    return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not _can_lock_down(), reason="only root can mount, and only where that is allowed")
+def test_it_serves_as_its_user_on_a_read_only_root_with_nothing_but_its_volume(
+    prefix: Path, tmp_path: Path
+) -> None:
+    user, port, volume = int(_instruction("USER")), _free_port(), tmp_path / "volume"
+    volume.mkdir()
+    os.chown(volume, user, user)
+    command = [*_command("ENTRYPOINT"), _command("CMD")[0]]
+    with subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", _LOCKED_DOWN, "sh", prefix, volume, str(port), *command],
+        env=_environment(prefix, port)
+        | {"KVFS_USER": str(user), "KVFS_TOKEN": "secret", "BASE_PYTHON": sys.base_prefix},
+        stdin=subprocess.DEVNULL,
+    ) as server:
+        try:
+            _wait_until_healthy(server, prefix, tmp_path, port)
+            status = Path(f"/proc/{server.pid}/status").read_text()
+            assert f"Uid:\t{user}\t{user}\t{user}\t{user}" in status
+            url = f"http://127.0.0.1:{port}/api/v1/sqlite/kv/k?create_db_if_missing=true"
+            # A table, a folder, and a value that goes by way of a temporary file.
+            for db, size in (("app.db", 10), ("/srv/site/&table=t", 10), ("/srv/site&table=t", 2 << 20)):
+                request = urllib.request.Request(f"{url}&db={db}", data=bytes(size), method="PUT")
+                request.add_header("Authorization", "Bearer secret")
+                with urllib.request.urlopen(request, timeout=20) as answer:
+                    assert answer.status == 200
+            assert (volume / "app.db").stat().st_uid == user
+            assert (volume / "site/t/k").stat().st_size == 2 << 20
             server.send_signal(getattr(signal, _instruction("STOPSIGNAL")))
             assert server.wait(timeout=STOP_TIMEOUT_S) == 0
         finally:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import apsw
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -103,6 +102,13 @@ class Model:
             return TimeTravelGap
         return NotFound if version.value is None or version.over(ts_ns) else version.value
 
+    def edges(self, now_ns: int) -> list[int]:
+        """Instants at which something changed or may have, and those beside them."""
+        edges = {now_ns, START}
+        for version in [version for versions in self.versions.values() for version in versions]:
+            edges |= {version.ts_ns, version.expire_ns or version.ts_ns}
+        return sorted({edge + shift for edge in edges for shift in (-1, 0, 1)})
+
     def live(self, key: str, ts_ns: int) -> bool:
         version = self.last(key, ts_ns)
         # The present is known, history or not.
@@ -152,10 +158,7 @@ def test_the_past_is_what_it_was(script: list[tuple[str, str, int]], prefix: str
         for count, (kind, key, pause_ns) in enumerate(script):
             world.clock.ns += pause_ns
             act(world, model, kind, key, count)
-        edges = {world.clock.ns, START}
-        for version in [version for versions in model.versions.values() for version in versions]:
-            edges |= {version.ts_ns, version.expire_ns or version.ts_ns}
-        for ts_ns in sorted({edge + shift for edge in edges for shift in (-1, 0, 1)}):
+        for ts_ns in model.edges(world.clock.ns):
             if ts_ns > world.clock.ns:
                 continue  # what has not happened yet may be logged meanwhile
             expected = {key: model.at(key, ts_ns) for key in KEYS}
@@ -170,6 +173,28 @@ def test_the_past_is_what_it_was(script: list[tuple[str, str, int]], prefix: str
             assert list(past.gap_keys) == [key for key in below if expected[key] is TimeTravelGap]
             assert past.has_gaps == bool(past.gap_keys)
             assert not past.candidate_truncated
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    script=st.lists(actions, min_size=1, max_size=25),
+    keep_last=st.none() | st.integers(1, 3),
+    data=st.data(),
+)
+def test_a_difference_finds_by_itself_the_keys_that_changed(
+    script: list[tuple[str, str, int]], keep_last: int | None, data: st.DataObject
+) -> None:
+    model = Model()
+    with TemporaryDirectory() as folder, opened(folder) as world:
+        for count, (kind, key, pause_ns) in enumerate(script):
+            world.clock.ns += pause_ns
+            act(world, model, kind, key, count)
+        if keep_last is not None:
+            world.store.prune(keep_last=keep_last)
+        moments = st.sampled_from(model.edges(world.clock.ns))
+        for _ in range(15):
+            first, second = sorted([data.draw(moments), data.draw(moments)])
+            assert world.store.diff(first, second) == world.store.diff(first, second, keys=KEYS)
 
 
 # --- one by one --------------------------------------------------------------------------------------
@@ -357,6 +382,34 @@ def test_keys_that_are_gone_count_as_candidates_too(tmp_path: Path) -> None:
         assert (past.keys, past.candidate_truncated) == ((), True)
 
 
+def test_a_difference_looks_at_the_keys_that_changed_alone(tmp_path: Path) -> None:
+    with opened(tmp_path, cap=2) as world:
+        for key in ("a", "b", "c"):
+            world.store.set(key, b"1")
+        world.clock.move(1)
+        world.store.set("b", b"2")
+        world.store.set("c", b"2")
+        few = world.store.diff(START, START + NS)
+        assert ([each.key for each in few.differences], few.candidate_truncated) == (["b", "c"], False)
+        world.clock.move(1)
+        world.store.set("b", b"3")
+        many = world.store.diff(START, START + 2 * NS)
+        assert ([each.key for each in many.differences], many.candidate_truncated) == (["b"], True)
+
+
+def test_a_difference_tells_of_a_ttl_that_ran_out_whenever_that_was_logged(world: World) -> None:
+    for key in ("logged", "not logged", "replaced", "kept"):
+        world.store.set(key, b"1", ttl_s=10)
+    world.store.persist("kept")
+    world.clock.move(20)
+    assert world.at("logged", world.clock.ns) is KeyExpired
+    world.store.set("replaced", b"2")
+    gone = ["logged", "not logged", "replaced"]
+    for first, second, expected in [(0, 15, gone), (9, 10, gone), (0, 9, []), (10, 15, [])]:
+        told = world.store.diff(START + first * NS, START + second * NS)
+        assert [each.key for each in told.differences] == expected
+
+
 # --- what was pruned ---------------------------------------------------------------------------------
 
 
@@ -366,8 +419,7 @@ def test_of_a_pruned_past_nobody_knows(tmp_path: Path) -> None:
             world.store.set("k", value)
             world.clock.move(1)
         world.store.set("whole", b"1")
-    with closing(apsw.Connection(str(tmp_path / "app.db"))) as connection:
-        connection.execute("DELETE FROM \"kvfs_oplog_t\" WHERE key = 'k' AND op_number < 3")
+        world.store.prune(keep_last=2)
     path = str(tmp_path / "app.db")
     with Engine(Paths(str(tmp_path))) as engine, engine.lease(path, "t") as store:
         told = store.history("k")
