@@ -238,10 +238,7 @@ class Op(NamedTuple):
 
     @property
     def left(self) -> Entry | None:
-        """The entry that the op leaves in the store; None also where nobody has its value.
-
-        So it is with a gap that was imported, until the next op of its key is.
-        """
+        """The entry that the op leaves in the store; None also for a gap imported without its value."""
         return None if self.entry is None or self.entry.value is None else self.entry
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from server import schemas, transfer
+from server.access import Need, Scope
 from server.route import (
     ALWAYS,
     AUTO_CREATE,
@@ -20,6 +21,8 @@ from server.route import (
     Route,
 )
 
+_READ: Final = Need(Scope.TABLE)
+_WRITE: Final = Need(Scope.TABLE, writes=True)
 _STORE: Final = (DB, TABLE, TIMEOUT)
 _STREAM: Final = "A stream of JSON lines: docs/backup.md has the format."
 
@@ -42,6 +45,7 @@ TRANSFER_ROUTES: Final[tuple[Route, ...]] = (
         ),
         answers=(Answer(_STREAM, media_type=transfer.CONTENT_TYPE),),
         errors=(*ALWAYS, *FINDING, "IMPORT_CONFLICT"),
+        need=_READ,
     ),
     Route(
         "POST",
@@ -67,5 +71,6 @@ TRANSFER_ROUTES: Final[tuple[Route, ...]] = (
         body=BodySpec(transfer.CONTENT_TYPE, "An export, or a part of one. It may have any size."),
         answers=(Answer("It is in", schema=schemas.IMPORTED),),
         errors=(*ALWAYS, *FINDING, "PATH_CONFLICT", "PAYLOAD_TOO_LARGE", "STORAGE_FULL", "IMPORT_CONFLICT"),
+        need=_WRITE,
     ),
 )

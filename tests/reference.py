@@ -263,7 +263,7 @@ class ReferenceReader:
         return (key for key in keys if _within(key, start, end))
 
     def entries(self) -> list[Entry]:
-        last = {op.key: op.entry for op in self.log}
+        last = {op.key: op.left for op in self.log}
         return [entry for key in self.keys_ever("", None) if (entry := last[key]) is not None]
 
     def _live(self, start: str, end: str | None) -> list[Entry]:
@@ -274,7 +274,7 @@ class ReferenceReader:
 
 def _state(reader: ReferenceReader, key: str) -> KeyState:
     op = reader.state_at(key, reader.tail()[0])
-    return KeyState(None, 0) if op is None else KeyState(op.entry, op.op_number, op.op_type is OpType.EXPIRE)
+    return KeyState(None, 0) if op is None else KeyState(op.left, op.op_number, op.op_type is OpType.EXPIRE)
 
 
 def _reader(content: Content, name: str, now_ns: int) -> ReferenceReader:

@@ -95,8 +95,7 @@ class Batch:
         if found is not None:
             return self._changed(key, known, number, found)
         self._seen[key] = _NOTHING
-        # A gap that was imported without its value has no file yet.
-        if known is not None and (row is not None or last is None or last.recorded):
+        if known is not None:
             gone = Change(OpType.DELETE, None, origin=Origin.FILE)
             return KeyState(known, number, unlogged=gone, blocked=blocked, hidden=hidden)
         expired = last is not None and last.op_type is OpType.EXPIRE

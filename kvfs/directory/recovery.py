@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import errno
 from contextlib import suppress
-from functools import partial
 from typing import Final
 
 from kvfs import content_types, disk
@@ -42,7 +41,7 @@ def recover(state: State, tree: Tree) -> None:
     """Bring files and index up to the log, from what the index knows of the files."""
     _restore_folders(state, tree)
     applied = state.index.applied_seq
-    for op in map(partial(_as_kept, state), _last_ops(state, after=applied)):
+    for op in _last_ops(state, after=applied):
         row = state.index.own(op.key)
         with _Seen(tree, op.key) as seen:
             if state.came_from_file(op):
@@ -62,12 +61,10 @@ def recover(state: State, tree: Tree) -> None:
 
 def fill_index(state: State) -> None:
     """Tell an empty index of each key what the log knows; what its file says is for the next look to find."""
-    # Until the rest of an import has come, a gap's file may not be there: who looks at one that is, knows it.
-    gaps = not state.import_waits()
     state.index.put_many(
         (op.entry, "/".join(path_of(op.key)[:-1]), None)
         for op in state.log.heads(state.connection)
-        if op.entry is not None and (gaps or op.recorded)
+        if op.entry is not None
     )
 
 
@@ -171,15 +168,8 @@ class _Seen:
 
 def _last_ops(state: State, *, after: int) -> list[Op]:
     """The last op of each key that has one after this seq, without values."""
-    found = (state.log.facts(state.connection, *last) for last in state.log.changed(state.connection, after))
+    found = (state.log.facts(state.connection, key) for key in state.log.changed(state.connection, after))
     return [op for op in found if op is not None]
-
-
-def _as_kept(state: State, op: Op) -> Op:
-    """The op; one whose value nobody has, not even for this, leaves nothing. See `Op.left`."""
-    if op.recorded or op.entry is None or state.came_from_file(op) or state.redo_value(op) is not None:
-        return op
-    return op._replace(entry=None)
 
 
 def _earlier_hashes(state: State, op: Op, since: int) -> set[bytes | None]:

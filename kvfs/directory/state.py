@@ -332,11 +332,6 @@ class State:
         """Note how far an import got, inside a transaction."""
         imports.write(self._writing, self.log.name, last)
 
-    def import_waits(self) -> bool:
-        """Whether there is more of an imported history to come."""
-        last = self.last_import()
-        return last is not None and last.waits_at(self.log.tail(self._writing)[0])
-
     def setting(self, name: str) -> str | None:
         """One of the store's settings."""
         rows = fetch(self._writing, "SELECT value FROM kvfs_settings WHERE name = ?", (name,))

@@ -143,7 +143,9 @@ class Splitter:
             self.end = mark
 
     def _check_seal(self, mark: Seal) -> None:
-        if not self._lines or mark != _sealing(self._seal, self._lines, mark.at):
+        assert self.header is not None
+        fits = isinstance(mark.at, int) == self.header.history
+        if not fits or not self._lines or mark != _sealing(self._seal, self._lines, mark.at):
             raise InvalidParameters("the export is damaged: the seal does not fit the lines before it")
 
 

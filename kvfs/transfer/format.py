@@ -235,7 +235,7 @@ def _encoded(value: bytes) -> tuple[str, str]:
 
 def _seal(form: _Form) -> Seal:
     at = form.given("at")
-    at = form.text("at") if isinstance(at, str) else form.integer("at")
+    at = form.text("at") if isinstance(at, str) else form.integer("at", low=1)
     return Seal(form.text("id"), form.integer("records"), at, form.digest("sha256"))
 
 

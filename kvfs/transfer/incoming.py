@@ -175,7 +175,7 @@ class Importer:
             )
         pruned_seq = self._header.pruned_seq
         for op in ops:
-            if op.seq > max(pruned_seq, transaction.tail + 1):
+            if op.seq > max(pruned_seq, transaction.tail) + 1:
                 raise ImportConflict(f"op {transaction.tail + 1} is missing: export anew, from the beginning")
             transaction.append(op)
         if pruned_seq:

@@ -63,8 +63,7 @@ def records(reader: Reader, present: Present, *, history: bool, after: Seal | No
     """What comes after a seal, or all: ops in the order of their seqs, or entries in byte order.
 
     Values are in memory, one at a time. A key whose value is only in its file, and was changed since the look
-    began, has the value that it has now. Raises `Overloaded` where that is not there any more, or where what
-    is to be read was pruned meanwhile.
+    began, has the value that it has now, or none. Raises `Overloaded` where what is to be read was pruned.
     """
     try:
         if history:
@@ -93,15 +92,13 @@ def _ops(reader: Reader, present: Present, seq: int) -> Iterator[Op]:
 
 
 def _gap(reader: Reader, present: Present, op: Op, entry: Entry, tail: int) -> Op:
-    """A gap; with the value that the key has, if it is the last op of its key."""
+    """A gap; with the value that the key has, if it is the last op of its key, and there is one."""
     last = reader.state_at(op.key, tail)
     if last is None or last.op_number != op.op_number:
         return op
     now = _unlogged(reader, present, entry)
     if now is None:
-        raise Overloaded(
-            f"{op.key!r} was removed while it was exported: its value is known no more", retry_after_s=1
-        )
+        return op
     kept = now._replace(created_s=entry.created_s, updated_s=entry.updated_s, expire_ns=entry.expire_ns)
     return op._replace(entry=kept._replace(op_number=op.op_number))
 
