@@ -28,10 +28,12 @@ _BLOCK_RECORDS: Final = 1000
 _BLOCK_BYTES: Final = 1 << 20
 
 
-def stream(header: Header, records: Iterable[Record]) -> Iterator[bytes]:
+def stream(
+    header: Header, records: Iterable[Record], *, block_records: int = _BLOCK_RECORDS
+) -> Iterator[bytes]:
     """An export in pieces: the first line, each block with its seal, the last line.
 
-    At most a block is held in memory.
+    At most a block is held in memory: `block_records` records, or about a MiB.
     """
     yield header_line(header)
     seal = header.after or _beginning(header)
@@ -40,7 +42,7 @@ def stream(header: Header, records: Iterable[Record]) -> Iterator[bytes]:
     for record in records:
         lines.append(record_line(record))
         size += len(lines[-1])
-        if len(lines) >= _BLOCK_RECORDS or size >= _BLOCK_BYTES:
+        if len(lines) >= block_records or size >= _BLOCK_BYTES:
             seal = _sealing(seal, lines, place_of(record))
             yield b"".join((*lines, seal_line(seal)))
             lines, size = [], 0
