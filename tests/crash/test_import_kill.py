@@ -102,3 +102,55 @@ def test_an_import_that_is_killed_goes_on(tmp_path: Path, directory: bool) -> No
     with place.store() as store:
         assert exported(store) == pieces
     place.check()
+
+
+DIES_AFTER_COMMIT = """
+import os, sys
+import kvfs
+from kvfs.directory.state import State
+
+commit, left = State.commit_log, int(sys.argv[1])
+
+def commit_and_die(state):
+    global left
+    commit(state)
+    left -= 1
+    if not left:
+        os._exit(9)
+
+State.commit_log = commit_and_die
+with kvfs.open(sys.argv[2], sys.argv[3]) as store, open(sys.argv[4], "rb") as file:
+    store.import_(file)
+"""
+
+
+def test_files_that_were_not_in_place_yet_come_to_their_places(tmp_path: Path) -> None:
+    """Of whatever origin their ops are, and with or without values."""
+    (tmp_path / "source").mkdir()
+    source = Place(tmp_path / "source", directory=True)
+    with source.store() as store:
+        store.set("a", b"gap", history=False)
+        for value in (b"1", b"2"):
+            (source.path / TABLE / "b").write_bytes(value)
+            store.get("b")
+        store.set("c", b"gap", history=False)
+        (source.path / TABLE / "a").write_bytes(b"edited")
+        store.get("a")
+        (source.path / TABLE / "b").unlink()
+        assert store.get_many(["b"]) == {"b": None}
+        store.set("c", b"last gap", history=False)
+        pieces = exported(store)
+    file = tmp_path / "export.jsonl"
+    file.write_bytes(b"".join(pieces))
+    died = 0
+    for commits in range(1, 9):
+        (tmp_path / str(commits)).mkdir()
+        place = Place(tmp_path / str(commits), directory=True)
+        command = [sys.executable, "-c", DIES_AFTER_COMMIT, str(commits), place.db, TABLE, str(file)]
+        died += subprocess.run(command, cwd=ROOT, check=False, timeout=50).returncode == 9
+        with place.store() as store:
+            store.settle_all()
+            assert store.import_(pieces).complete
+            assert exported(store) == pieces
+        place.check()
+    assert died >= 5
