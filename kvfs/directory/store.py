@@ -382,9 +382,9 @@ class DirectoryStore:
             status = os.stat(self._path)
         except OSError:
             return self._folder is not None
-        if self._folder is None or (status.st_dev, status.st_ino) != self._folder.tree.identity:
-            return True
-        return self._folder.state.replaced()
+        if self._folder is None:
+            return self._made_by_another()
+        return (status.st_dev, status.st_ino) != self._folder.tree.identity or self._folder.state.replaced()
 
     @property
     def watching(self) -> bool:
@@ -439,6 +439,15 @@ class DirectoryStore:
         if self._folder is None and os.path.isdir(self._path):
             return self._come_into_being()
         return self._folder
+
+    def _made_by_another(self) -> bool:
+        """Whether the folder that is there is not being made by this store, just now."""
+        if not self._opening.acquire(blocking=False):
+            return False
+        try:
+            return self._folder is None
+        finally:
+            self._opening.release()
 
     def _come_into_being(self) -> Folder:
         with self._opening:
