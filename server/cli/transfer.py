@@ -28,6 +28,7 @@ _ATTEMPTS: Final = 5
 _PAUSE_S: Final = 1.0
 _TELL_EVERY_S: Final = 0.2
 _MIB: Final = 1 << 20
+_CLEAR: Final = "\r\x1b[K"
 
 
 # --- export --------------------------------------------------------------------------------------------
@@ -136,8 +137,8 @@ class _Export:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False), required=False)
 @click.option(
     "--on-conflict",
-    type=click.Choice([*OnConflict]),
-    default=OnConflict.FAIL,
+    type=click.Choice([each.value for each in OnConflict]),
+    default=OnConflict.FAIL.value,
     help="What to do with keys that are there, unless the export has the history.",
 )
 @writing
@@ -265,11 +266,16 @@ class _Meter:
             self._told_s = now_s
             self._show(records, now_s - self._began_s)
 
+    def clear(self) -> None:
+        """Leave an empty line for what is to be said."""
+        if self._told_s != self._began_s:
+            click.echo(_CLEAR, err=True, nl=False)
+
     def _show(self, records: int, elapsed_s: float) -> None:
         part = f"{min(100, 100 * self._bytes // self._total_bytes)} %, " if self._total_bytes else ""
         rate = f"{self._bytes / _MIB / elapsed_s:.1f} MiB/s"
         click.echo(
-            f"\r\x1b[K{part}{records} records, {self._bytes / _MIB:.1f} MiB, {rate}", err=True, nl=False
+            f"{_CLEAR}{part}{records} records, {self._bytes / _MIB:.1f} MiB, {rate}", err=True, nl=False
         )
 
 
@@ -279,10 +285,11 @@ def _meter(total_bytes: int | None) -> Iterator[Callable[[int, int], None]]:
     if not sys.stderr.isatty():
         yield lambda size, records: None
         return
+    meter = _Meter(total_bytes)
     try:
-        yield _Meter(total_bytes)
+        yield meter
     finally:
-        click.echo("\r\x1b[K", err=True, nl=False)
+        meter.clear()
 
 
 def _size(file: BinaryIO) -> int | None:

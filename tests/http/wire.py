@@ -67,6 +67,8 @@ class Connection:
         assert version == "HTTP/1.1", line
         headers = http.client.parse_headers(self._incoming)
         bodiless = head or status[0] == "1" or status in ("204", "304")
+        if not bodiless and headers["Transfer-Encoding"] == "chunked":
+            return Answer(int(status), reason, headers, b"".join(self.chunks()))
         size = 0 if bodiless else int(headers["Content-Length"])
         body = self._incoming.read(size)
         assert len(body) == size, f"{len(body)} of {size} bytes, then the connection was closed"
