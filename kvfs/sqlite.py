@@ -324,6 +324,8 @@ def give_back(connection: apsw.Connection, pages: int) -> Space:
 
 def copy(connection: apsw.Connection, path: str) -> None:
     """Copy a database as a transaction sees it, page by page, to a file that is not there yet; durable."""
+    # A transaction begins with what it reads first. Without one, the copy begins again after each commit.
+    fetch(connection, "SELECT 1 FROM sqlite_schema LIMIT 1")
     target = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
     with closing(target), target.backup("main", connection, "main") as backup:
         while not backup.done:
