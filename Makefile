@@ -21,8 +21,11 @@ help:
 serve: $(READY)
 	@exec $(BIN)/kvfs serve $(ARGS)
 
+# Two for each core: most tests wait for disks, watchers and servers for half of their time.
+WORKERS ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
+
 test: $(READY)
-	@$(BIN)/python -m pytest -n auto $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 soak: $(READY)
 	@$(BIN)/python -m pytest -m soak --timeout=3600 $(ARGS)

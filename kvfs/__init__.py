@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from kvfs.feed import Changes, ChangesQuery, Place
     from kvfs.handle import Handle
     from kvfs.listing import Page, Query
-    from kvfs.model import Entry, FileValue, OnConflict, Op, Outcome, Set, WriteResult
+    from kvfs.model import Entry, FileValue, OnConflict, Op, Outcome, Retention, Set, WriteResult
     from kvfs.pending import Pending
-    from kvfs.status import Imported, Rebuilt
+    from kvfs.status import Imported, Pruned, Rebuilt
     from kvfs.timetravel import Diff, History, PastEntries, PastKeys
 
 __version__ = "0.1.0"
@@ -55,8 +55,10 @@ __all__ = [
     "PastKeys",
     "Pending",
     "Place",
+    "Pruned",
     "Query",
     "Rebuilt",
+    "Retention",
     "Set",
     "WriteResult",
     "errors",
@@ -83,8 +85,10 @@ _HOMES = {
     "PastKeys": "timetravel",
     "Pending": "pending",
     "Place": "feed",
+    "Pruned": "status",
     "Query": "listing",
     "Rebuilt": "status",
+    "Retention": "model",
     "Set": "model",
     "WriteResult": "model",
     "open": "engine",

@@ -42,7 +42,7 @@ class Config:
     def sqlite_memory_bytes(self) -> int:
         """What SQLite may take in a server's process, for all databases together.
 
-        Caches take up to a third of it. To write a value to a table and its log takes two and a half times
-        its size for a moment; three may do so at once.
+        Caches take up to a third of it. To write a value to a table and its log takes twice its size for a
+        moment; three may do so at once.
         """
-        return max(96 * MIB, 12 * self.max_value_bytes)
+        return max(80 * MIB, 10 * self.max_value_bytes)

@@ -69,9 +69,9 @@ _FACTS_COUNT: Final = _PLAIN.count(",") + 2
 _COLUMNS: Final = f"{_FACTS}, {_VALUE}"
 
 _NUMBER_MAX: Final = 2**63 - 1
-# To go through some more ops costs less than one more statement.
-_SCANNED_OPS: Final = 64
-_GUESS_OFF: Final = 8
+# To go through so many rows, or entries of an index, costs less than one more statement.
+_SCANNED_ROWS: Final = 32
+_SCANNED_NUMBERS: Final = 64
 
 _SCHEMA: Final = """
 CREATE TABLE {table} (
@@ -362,7 +362,7 @@ class OpLog:
         # What was asked for is before `high` and not before `low`, which need not be there.
         (low, low_ns), (high, high_ns) = first[0], last[0]
         halve = False
-        while high - low > _SCANNED_OPS:
+        while high - low > _SCANNED_ROWS:
             size = high - low
             share = (ts_ns - low_ns) / (high_ns - low_ns)
             guess = (low + high) // 2 if halve else _near(low, high, share)
@@ -401,7 +401,8 @@ class OpLog:
     def bounds(self, connection: apsw.Connection, key: str) -> tuple[int, int] | None:
         """The first and the last op number that the log has of a key; None for a key never seen."""
         first = fetch(connection, self._first, (key,))
-        return (first[0][0], self.last(connection, key)[0]) if first else None
+        last = fetch(connection, self._numbered, (key, _NUMBER_MAX))
+        return (first[0][0], last[0][0]) if first else None
 
     def history(
         self, connection: apsw.Connection, key: str, *, above: int, below: int, limit: int, newest: bool
@@ -429,7 +430,7 @@ class OpLog:
         number, at = last[0]
         # Most questions are about a key that has not changed since.
         known, low, high = (number, number, number) if at <= seq else (0, 0, number - 1)
-        while high - low > _SCANNED_OPS:
+        while high - low > _SCANNED_NUMBERS:
             middle = (low + high) // 2
             number, at = (fetch(connection, self._numbered, (key, middle)) or [(0, 0)])[0]
             if at > seq:
@@ -580,7 +581,7 @@ def _near(low: int, high: int, share: float) -> int:
     """
     guess = low + int((high - low) * share)
     ahead = guess - low < high - guess
-    beyond = 2 * math.isqrt(min(guess - low, high - guess)) + _GUESS_OFF
+    beyond = math.isqrt(min(guess - low, high - guess)) + 2
     return min(max(guess + beyond if ahead else guess - beyond, low + 1), high - 1)
 
 

@@ -154,9 +154,12 @@ class Triggers:
         return f"CREATE TRIGGER {name} {event} ON {self._table}\nWHEN {condition}\nBEGIN{''.join(steps)}\nEND"
 
     def _set(self, content_type: str, updated_at: str) -> str:
+        # A row that the statement happened to give its next number is left as it is: see `_numbered`.
+        left = f"NEW.op_number IS {self._last('NEW.key')} + 1"
         entry = (
-            f"{content_type}, length(CAST(NEW.value AS BLOB)), CAST(NEW.created_at AS INTEGER),"
-            f" CAST({updated_at} AS INTEGER), {_expire_ns('NEW.expire_at')}, NEW.value"
+            f"iif({left}, NEW.content_type, {content_type}), length(CAST(NEW.value AS BLOB)),"
+            f" CAST(NEW.created_at AS INTEGER), CAST(iif({left}, NEW.updated_at, {updated_at}) AS INTEGER),"
+            f" {_expire_ns('NEW.expire_at')}, NEW.value"
         )
         return self._op("NEW.key", "'set'", "'sql'", entry, "true")
 

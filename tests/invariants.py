@@ -80,11 +80,14 @@ def check_table(path: str | Path) -> dict[str, list[Logged]]:
     return logs
 
 
-def check_folder(db: str | Path, table: str, *, strangers: Collection[str] = ()) -> list[Logged]:
+def check_folder(
+    db: str | Path, table: str, *, strangers: Collection[str] = (), crashed: bool = False
+) -> list[Logged]:
     """A folder's files and its index are what its log says, and nothing else is there; the log.
 
     `strangers` are paths below the folder that somebody else put there and that are no keys. What was done
-    to the folder from outside must have been looked at.
+    to the folder from outside must have been looked at. One that `crashed` may have kept a blob for an op
+    that was never committed, or for one that was pruned.
     """
     folder, home = Path(db, table), Path(db, ".kvfs")
     with _locked(home / f"{table}.lock"):
@@ -93,7 +96,8 @@ def check_folder(db: str | Path, table: str, *, strangers: Collection[str] = ())
             (name,) = _stores(connection)
             log = [_with_blob(op, home / f"{table}.blobs") for op in _log(connection, name)]
             pruned_seq = _pruned_seq(connection, name)
-            wrong += _wrong_among_blobs(connection, home / f"{table}.blobs", log)
+            if not crashed:
+                wrong += _wrong_among_blobs(connection, home / f"{table}.blobs", log)
         with closing(_opened(home / f"{table}.index")) as connection, connection:
             wrong += [] if connection.pragma("integrity_check") == "ok" else ["the index is damaged"]
             rows = {key: kept for key, kept, *_ in _indexed(connection)}

@@ -8,7 +8,7 @@ from server.cli.exits import told
 from server.cli.options import token_options
 
 
-@click.command()
+@click.command(epilog="Example: kvfs share --db app --key report.pdf --expires 7d")
 @token_options
 @click.option("--by", help="The name of the token that signs, where there are several.")
 @click.option(

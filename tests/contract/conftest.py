@@ -1,4 +1,4 @@
-"""The stores that the contract's tests run over: always all of them."""
+"""The stores that the contract's tests run over: all of them, those behind a client in the long run."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ STORES = (
     "directory",
     "table-http",
     "directory-http",
-    "table-client",
-    "directory-async-client",
+    # The same over HTTP once more, by other code of ours: for the long run.
+    pytest.param("table-client", marks=pytest.mark.soak),
+    pytest.param("directory-async-client", marks=pytest.mark.soak),
 )
 TABLE = "things"
 

@@ -51,7 +51,7 @@ def _log(db: Path, directory: bool) -> list[Logged]:
     """The checked log; empty where the crash came before there was a store."""
     if not directory:
         return invariants.check_table(db).get(TABLE, [])
-    return invariants.check_folder(db, TABLE) if (db / ".kvfs").exists() else []
+    return invariants.check_folder(db, TABLE, crashed=True) if (db / ".kvfs").exists() else []
 
 
 def counted_once(log: list[Logged], acknowledged: Acknowledged, *, unanswered: int) -> None:

@@ -161,6 +161,14 @@ def test_a_program_with_recursive_triggers_makes_the_same_ops(table: Place, stor
     ]
 
 
+def test_a_row_that_is_given_its_next_number_is_logged_as_it_is(table: Place) -> None:
+    with table.store(clock=HandClock(1000 * NS)) as store:
+        store.set("a", b"[1]")
+        table.sql(f"UPDATE {TABLE} SET op_number = 2, value = 'two'")
+        assert told(store, "a")[1:] == [(2, "set", "sql", b"two")]
+        assert store.get("a").updated_s == 1000
+
+
 # --- times, types and values -------------------------------------------------------------------------
 
 

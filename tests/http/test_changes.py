@@ -33,7 +33,7 @@ EVENT = {
     "expire_at": int | None,
 }
 PAGE = {"cursor": str, "events": [EVENT], "has_more": bool, "next_cursor": str, "oldest_cursor": str}
-SOON_S = 10.0
+SOON_S = 30.0
 
 
 def told(events: list[dict[str, Any]]) -> list[tuple[str, str, int]]:
