@@ -185,7 +185,6 @@ class OpLog:
             " ORDER BY key LIMIT :limit"
         )
         self._names_blob = f"SELECT 1 FROM {table} WHERE value_hash = ? AND flags & 2 LIMIT 1"
-        self._blob_hashes = f"SELECT DISTINCT value_hash FROM {table} WHERE flags & 2"
         self._since = f"SELECT {_COLUMNS} FROM {table} WHERE seq > ? ORDER BY seq LIMIT ?"
         # `+key`: never by the index on keys, which would have to be sorted by seq to the last one.
         self._span = (
@@ -458,11 +457,6 @@ class OpLog:
         while rows and (end is None or rows[0][0].encode() < end.encode()):
             yield rows[0][0]
             rows = fetch(connection, self._next_key, (rows[0][0],))
-
-    def blob_hashes(self, connection: apsw.Connection) -> Iterator[bytes]:
-        """The hashes of all values that are in blobs."""
-        for (sha256,) in connection.execute(self._blob_hashes):
-            yield sha256
 
     # --- rows -----------------------------------------------------------------------------------------
 

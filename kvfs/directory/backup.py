@@ -27,6 +27,7 @@ from kvfs.directory.spelling import Spelling, is_odd
 from kvfs.directory.state import Home, State, held
 from kvfs.errors import FileSystemError
 from kvfs.model import Entry, FileValue, Op, Value, value_hash
+from kvfs.oplog import BLOB
 from kvfs.store import Unsettled
 
 _NEW: Final = "copy"
@@ -131,7 +132,8 @@ class _Copying:
         """Copy the log with its blobs, and the rules of what is ignored; make all of it durable."""
         sqlite.copy(self._log, self._home.log)
         blobs = Blobs(self._home.blobs)
-        for sha256 in self._source.state.log.blob_hashes(self._log):
+        table = self._source.state.log.table
+        for (sha256,) in self._log.execute(f"SELECT DISTINCT value_hash FROM {table} WHERE flags & {BLOB}"):
             path = blobs.path(sha256)
             os.makedirs(os.path.dirname(path), exist_ok=True)
             shutil.copyfile(self._source.state.blobs.path(sha256), path)

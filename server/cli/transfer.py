@@ -23,7 +23,7 @@ from server.cli.output import Output
 from server.cli.store import Store, on_store, writing
 
 _READ_BYTES: Final = 1 << 18
-_PART_BYTES: Final = 4 << 20
+_PART_BYTES: Final = 1 << 20
 _ATTEMPTS: Final = 5
 _PAUSE_S: Final = 1.0
 _TELL_EVERY_S: Final = 0.2
@@ -187,7 +187,7 @@ def _import(store: Store, file: BinaryIO, on_conflict: OnConflict) -> Imported:
 
 
 class _Parts:
-    """A stream in parts of some MiB, each with a first line of its own, without what `told` says is in.
+    """A stream in parts of about a MiB, each with a first line of its own, without what `told` says is in.
 
     The first is such a line alone, which asks how much is in. To go through them raises `InvalidParameters`
     where the stream is damaged or was cut off, when all that came whole has been given.
