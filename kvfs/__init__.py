@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from kvfs.feed import Changes, ChangesQuery, Place
     from kvfs.handle import Handle
     from kvfs.listing import Page, Query
-    from kvfs.model import Entry, FileValue, Op, Outcome, Retention, Set, WriteResult
+    from kvfs.model import Entry, FileValue, OnConflict, Op, Outcome, Retention, Set, WriteResult
     from kvfs.pending import Pending
-    from kvfs.status import Pruned, Rebuilt
+    from kvfs.status import Imported, Pruned, Rebuilt
     from kvfs.timetravel import Diff, History, PastEntries, PastKeys
 
 __version__ = "0.1.0"
@@ -45,7 +45,9 @@ __all__ = [
     "FileValue",
     "Handle",
     "History",
+    "Imported",
     "KvfsError",
+    "OnConflict",
     "Op",
     "Outcome",
     "Page",
@@ -74,6 +76,8 @@ _HOMES = {
     "FileValue": "model",
     "Handle": "handle",
     "History": "timetravel",
+    "Imported": "status",
+    "OnConflict": "model",
     "Op": "model",
     "Outcome": "model",
     "Page": "listing",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
+
+from kvfs.errors import InvalidParameters, from_os_error
 
 
 def identity(path: str) -> tuple[int, int] | None:
@@ -37,3 +40,21 @@ def names_in(folder: int) -> list[str]:
         return os.listdir(fd)
     finally:
         os.close(fd)
+
+
+def temporary_beside(path: str) -> str:
+    """A path in the same folder, where nothing is."""
+    return os.path.join(os.path.dirname(path), f".kvfs-{secrets.token_hex(8)}.tmp")
+
+
+def put_in_place(made: str, path: str) -> None:
+    """Give a finished file its name, durably, unless something has it."""
+    try:
+        sync(made)
+        # Unlike a rename, a link overwrites nothing.
+        os.link(made, path)
+        sync(os.path.dirname(path))
+    except FileExistsError as exc:
+        raise InvalidParameters(f"{path} exists already") from exc
+    except OSError as exc:
+        raise from_os_error(exc, f"write {path}") from exc

@@ -20,7 +20,8 @@
     │   ├── TimeTravelGap           TIME_TRAVEL_GAP
     │   ├── CasMismatch             CAS_MISMATCH
     │   ├── ChangeCursorExpired     CHANGE_CURSOR_EXPIRED
-    │   └── IdempotencyKeyMismatch  IDEMPOTENCY_KEY_MISMATCH
+    │   ├── IdempotencyKeyMismatch  IDEMPOTENCY_KEY_MISMATCH
+    │   └── ImportConflict          IMPORT_CONFLICT
     ├── Unavailable             nothing was committed; the same request may work later
     │   ├── DeadlineExceeded        DEADLINE_EXCEEDED
     │   └── Overloaded              OVERLOADED
@@ -164,6 +165,12 @@ class IdempotencyKeyMismatch(Conflict):
     """The idempotency key was used for a different request."""
 
     code = "IDEMPOTENCY_KEY_MISMATCH"
+
+
+class ImportConflict(Conflict):
+    """An import does not go with what the store holds, or an export cannot go on from there."""
+
+    code = "IMPORT_CONFLICT"
 
 
 class Unavailable(KvfsError):

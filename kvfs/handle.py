@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Final, TypeVar
@@ -27,6 +27,7 @@ from kvfs.model import (
     FileValue,
     Incr,
     KeyWrite,
+    OnConflict,
     Op,
     OpType,
     Outcome,
@@ -46,8 +47,11 @@ from kvfs.model import (
 from kvfs.pending import Pending
 from kvfs.pruner import Pruner
 from kvfs.settling import Settler, noting
-from kvfs.status import Pruned, Rebuilt
+from kvfs.status import Imported, Pruned, Rebuilt
 from kvfs.store import Store, Unsettled
+from kvfs.transfer import outgoing
+from kvfs.transfer.format import Seal
+from kvfs.transfer.incoming import Importer
 from kvfs.writer import Batch, Writer
 
 T = TypeVar("T")
@@ -55,7 +59,6 @@ T = TypeVar("T")
 Progress = Callable[[int, int], None]
 """Is told (files done, files in all) now and then."""
 
-_REAP_CHUNK: Final = 500
 _LIST_ATTEMPTS: Final = 20
 _LIST_PAUSE_S: Final = 0.005
 
@@ -174,10 +177,7 @@ class Handle:
 
     def settle_all(self, *, deadline: float | None = None) -> None:
         """Look at every key, so that everything that was done behind the server's back is in the log."""
-        # Only when recovery is through does the store know which keys there were.
-        self._settler.settle(iter(()), deadline)
-        self._settler.settle(self._settler.everything(), deadline)
-        self._writer.submit(self._note_baseline, deadline=deadline, heavy=True).wait(deadline)
+        self._settler.settle_all(deadline)
 
     def rebuild(self, progress: Progress | None = None, *, deadline: float | None = None) -> Rebuilt:
         """Forget a folder's index, and make it anew from the files; what is found changed is logged.
@@ -199,7 +199,7 @@ class Handle:
             changed += step.changed
             recorded += step.recorded
             tell(min(looked, survey.files), survey.files)
-        self._writer.submit(self._note_baseline, deadline=deadline, heavy=True).wait(deadline)
+        self._settler.note_baseline(deadline)
         duration_s = time.monotonic() - began
         self._store.note_rebuild(duration_s)
         tell(survey.files, survey.files)
@@ -508,16 +508,51 @@ class Handle:
         """
         return self._pruner.set_retention(keep_last=keep_last, max_age_s=max_age_s, deadline=deadline)
 
+    # --- from one store to another -------------------------------------------------------------------------
+
+    def export(
+        self, *, history: bool = False, after: Seal | None = None, deadline: float | None = None
+    ) -> Generator[bytes, None, None]:
+        """Entries, or with `history` all ops, as lines of `kvfs.transfer.format`, from one consistent look.
+
+        After a seal it goes on from there: a history as if it had never stopped, entries as they are now, or
+        raises `ImportConflict`. `deadline` is for its beginning. To be gone through or closed: while it is
+        open, a table's write-ahead log is not emptied.
+        """
+        return outgoing.export(
+            self._store, self._settler, self.get_many, history=history, after=after, deadline=deadline
+        )
+
+    def copy_to(self, path: str, *, locked: bool = False) -> None:
+        """Copy the store, as it is at one moment, to a path where nothing is; `kvfs.backup` does it safely.
+
+        Raises `Overloaded` where what was copied was changed meanwhile, which `locked` keeps others from.
+        """
+        self._settler.copy_to(path, locked=locked)
+
+    def importer(self, on_conflict: OnConflict = OnConflict.FAIL) -> Importer:
+        """What takes an export in pieces; `on_conflict` is for one without history."""
+        return Importer(
+            self._store,
+            self._writer,
+            self._settler,
+            on_conflict=on_conflict,
+            config=self._config,
+            clock=self._clock,
+        )
+
+    def import_(self, pieces: Iterable[bytes], *, on_conflict: OnConflict = OnConflict.FAIL) -> Imported:
+        """Take a whole export; raises as `Importer` does. A history goes into an empty store only."""
+        importer = self.importer(on_conflict)
+        for piece in pieces:
+            importer.feed(piece)
+        return importer.finish()
+
     # --- what the engine asks ---------------------------------------------------------------------------
 
     def reap(self, *, deadline: float | None = None) -> Pending[int] | None:
         """Log the expiry of keys whose TTL has run out, if there are any; some at a time."""
-        due = self._store.next_expiry()
-        if due is None or due > self._clock():
-            return None
-        return self._writer.submit(
-            lambda batch: batch.on(self._store).expire_due(_REAP_CHUNK), deadline=deadline, heavy=True
-        )
+        return self._settler.reap(deadline)
 
     def retain(self, deadline: float) -> None:
         """Remove some of what the store's retention does not keep, until the deadline."""
@@ -536,10 +571,6 @@ class Handle:
     def _forget_index(self, batch: Batch) -> None:
         batch.on(self._store)
         self._store.forget_index()
-
-    def _note_baseline(self, batch: Batch) -> None:
-        batch.on(self._store)
-        self._store.baseline_done()
 
     def _check(self, write: Write) -> tuple[int, bool]:
         """Check a write's keys and limits; how many bytes its values have, and whether it may take long."""

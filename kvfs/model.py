@@ -47,6 +47,14 @@ Clock = Callable[[], int]
 """Unix time in nanoseconds."""
 
 
+class OnConflict(enum.StrEnum):
+    """What an import does with a key that is there already."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+    REPLACE = "replace"
+
+
 class Origin(enum.StrEnum):
     """Who made an op."""
 
@@ -227,6 +235,11 @@ class Op(NamedTuple):
     entry: Entry | None
     recorded: bool = True
     ttl_s: int | None = None
+
+    @property
+    def left(self) -> Entry | None:
+        """The entry that the op leaves in the store; None also for a gap imported without its value."""
+        return None if self.entry is None or self.entry.value is None else self.entry
 
 
 class Retention(NamedTuple):

@@ -17,7 +17,8 @@ Format, version 1. One table `kvfs_oplog_<name>` a store: beside the KV rows in 
     updated_s     INTEGER  when its value last changed
     expire_ns     INTEGER  when its TTL runs out, in whole milliseconds; NULL without one
     ttl_s         INTEGER  the TTL given with this op; NULL if none was
-    flags         INTEGER  1: a gap, the value was not recorded; 2: the value is in a blob (`kvfs.blobs`)
+    flags         INTEGER  1: a gap, the value was not recorded; 2: the value is in a blob (`kvfs.blobs`);
+                           4, with 1: imported, and its value has never been here (see below)
     value         TEXT     the whole new value (BLOB where it is not UTF-8 without NUL; SQL may put numbers
                            there, which are their text); NULL for tombstones, gaps and blobs. The last
                            column, so that a long value need not be gone through to read the others
@@ -27,6 +28,9 @@ state is one look-up, and the old value of an op is its predecessor's new one. T
 `ts_ns` never decreases with `seq`, so the ops up to a time are found by interpolation over `seq`, and a key's
 state at a seq by bisection over its op numbers; each index less is a page less to write with every op. Ops
 with a TTL have one on `expire_ns`: a key may also change without an op. A log that lacks it is read the same.
+
+Where an op with the flag 4 is the last of its key, there is no such key: the import that brought it has not
+got to the key's next op, or to its value.
 
 `kvfs_stores` names the logs of the file: (name, format, log_id). A log of a newer format is not opened.
 `log_id` is random, and tells a log from another at the same path. `kvfs_retention` says what is to be pruned
@@ -51,11 +55,13 @@ from kvfs.sqlite import SqlValue, fetch, has_table, json_text, quoted, sql_value
 FORMAT: Final = 1
 GAP: Final = 1
 BLOB: Final = 2
+ABSENT: Final = 4
 
 _PLAIN: Final = (
     "seq, key, op_number, op_type, origin, ts_ns, content_type, size, value_hash, "
     "created_s, updated_s, expire_ns, ttl_s, flags"
 )
+_FLAGS: Final = _PLAIN.count(",")
 _VALUE: Final = "CAST(value AS BLOB)"
 # With the value where its facts have to be worked out of it.
 _FACTS: Final = f"{_PLAIN}, iif(value_hash IS NULL, {_VALUE}, NULL)"
@@ -159,7 +165,7 @@ class OpLog:
             " ORDER BY op_number DESC LIMIT ?"
         )
         self._oldest = self._newest.replace("DESC", "ASC")
-        self._changed = f"SELECT key, max(op_number) FROM {table} WHERE seq > ? GROUP BY key"
+        self._changed = f"SELECT DISTINCT key FROM {table} WHERE seq > ?"
         # From key to key by the index: what it costs does not grow with the number of ops.
         keys = (
             "WITH RECURSIVE keys(key) AS ("
@@ -321,22 +327,22 @@ class OpLog:
     def facts(self, connection: apsw.Connection, key: str, op_number: int | None = None) -> Op | None:
         """One op (None: the key's last) without its value, or None."""
         if op_number is None:
-            return self._one(fetch(connection, self._last_facts, (key,)))
+            return self._last_one(fetch(connection, self._last_facts, (key,)))
         return self._one(fetch(connection, self._facts, (key, op_number)))
 
     def last_facts(self, connection: apsw.Connection, keys: Sequence[str]) -> dict[str, Op]:
         """As `facts`, of the last ops of many keys; those never seen are left out."""
         rows = fetch(connection, self._many_last_facts, (json_text(keys),))
-        return {row[1]: self._made(row) for row in rows}
+        return {row[1]: self._made_last(row) for row in rows}
 
     def heads(self, connection: apsw.Connection) -> Iterator[Op]:
         """The last op of each key ever seen, in byte order, without values."""
         for row in connection.execute(self._heads):
-            yield self._made(row)
+            yield self._made_last(row)
 
-    def changed(self, connection: apsw.Connection, after: int) -> list[tuple[str, int]]:
-        """(key, last op number) of each key that has an op after this seq."""
-        return fetch(connection, self._changed, (after,))
+    def changed(self, connection: apsw.Connection, after: int) -> list[str]:
+        """Each key that has an op after this seq."""
+        return [key for (key,) in fetch(connection, self._changed, (after,))]
 
     def since(self, connection: apsw.Connection, seq: int, limit: int) -> list[Op]:
         """Up to `limit` ops after `seq`, in order."""
@@ -457,6 +463,8 @@ class OpLog:
     def _row(self, op: Op) -> tuple[SqlValue, ...]:
         entry = op.entry
         flags = 0 if op.recorded else GAP
+        if op.left is not op.entry:
+            flags |= ABSENT
         if entry is None:
             return (
                 op.seq, op.key, op.op_number, op.op_type, op.origin, op.ts_ns,
@@ -477,6 +485,14 @@ class OpLog:
 
     def _one(self, rows: list[tuple[SqlValue, ...]]) -> Op | None:
         return self._made(rows[0]) if rows else None
+
+    def _last_one(self, rows: list[tuple[SqlValue, ...]]) -> Op | None:
+        return self._made_last(rows[0]) if rows else None
+
+    def _made_last(self, row: tuple[Any, ...]) -> Op:
+        """As `_made`, of the last op of a key."""
+        op = self._made(row)
+        return op._replace(entry=None) if row[_FLAGS] & ABSENT else op
 
     def _made(self, row: tuple[Any, ...]) -> Op:
         """The op of a row, which need not have the value."""

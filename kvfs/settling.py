@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Final, NamedTuple, TypeVar
 
 from kvfs.errors import Overloaded, from_os_error
@@ -16,6 +17,7 @@ from kvfs.writer import Batch, Writer
 T = TypeVar("T")
 
 _ATTEMPTS: Final = 20
+_REAP_CHUNK: Final = 500
 
 
 class Settled(NamedTuple):
@@ -46,6 +48,55 @@ class Settler:
                 if attempt:  # the first time it may have been pruned since the look began
                     raise from_os_error(exc, "read a large value of the past") from exc
         raise Overloaded("The folder's index is lost again and again", retry_after_s=1)
+
+    def enter_look(self, stack: ExitStack, now_ns: int, deadline: float | None) -> Reader:
+        """A consistent look at an instant, for as long as the stack lasts."""
+        for _ in range(_ATTEMPTS):
+            try:
+                return stack.enter_context(self._store.reading(now_ns))
+            except Unsettled as exc:
+                self.settle(iter(exc.keys), deadline)
+        raise Overloaded("The folder's index is lost again and again", retry_after_s=1)
+
+    def settle_all(self, deadline: float | None) -> None:
+        """Have the writer look at every key."""
+        # Only when recovery is through does the store know which keys there were.
+        self.settle(iter(()), deadline)
+        self.settle(self.everything(), deadline)
+        self.note_baseline(deadline)
+
+    def note_baseline(self, deadline: float | None) -> None:
+        """All that a folder held when it was first seen is in the log."""
+
+        def note(batch: Batch) -> None:
+            batch.on(self._store)
+            self._store.baseline_done()
+
+        self._writer.submit(note, deadline=deadline, heavy=True).wait(deadline)
+
+    def reap(self, deadline: float | None) -> Pending[int] | None:
+        """Have the expiry logged of keys whose TTL has run out, if there are any: some of them."""
+        due = self._store.next_expiry()
+        if due is None or due > self._clock():
+            return None
+        return self._writer.submit(
+            lambda batch: batch.on(self._store).expire_due(_REAP_CHUNK), deadline=deadline, heavy=True
+        )
+
+    def reap_all(self, deadline: float | None) -> int:
+        """Have all expiries logged up to an instant, which this returns (Unix nanoseconds)."""
+        now_ns = self._clock()
+        while (reaping := self.reap(deadline)) is not None and reaping.wait(deadline):
+            pass
+        return now_ns
+
+    def copy_to(self, path: str, *, locked: bool) -> None:
+        """See `kvfs.handle.Handle.copy_to`."""
+        self.settle_all(None)
+        try:
+            self._store.copy_to(path, locked=locked)
+        except (Unsettled, FileNotFoundError) as exc:
+            raise Overloaded("What is copied was changed meanwhile", retry_after_s=1) from exc
 
     def settle(self, keys: Iterator[str] | None, deadline: float | None) -> None:
         """Have the writer look at these keys, some at a time, and log what was done to them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -41,6 +41,7 @@ _BUSY_PAUSE_S: Final = 0.005
 # durable write cheap. docs/decisions/0003 has the figures.
 _PAGE_BYTES: Final = 1024
 _WAL_BYTES: Final = 8 << 20
+_COPY_PAGES: Final = 4096
 _STEPS_UNCHECKED: Final = 20_000
 _UNTOUCHED_WAIT_MS: Final = 1000
 
@@ -319,6 +320,17 @@ def give_back(connection: apsw.Connection, pages: int) -> Space:
     page_bytes = _page_bytes(connection)
     free = int(connection.pragma("freelist_count"))
     return Space(after * page_bytes, free * page_bytes, (before - after) * page_bytes)
+
+
+def copy(connection: apsw.Connection, path: str) -> None:
+    """Copy a database as a transaction sees it, page by page, to a file that is not there yet; durable."""
+    # A transaction begins with what it reads first. Without one, the copy begins again after each commit.
+    fetch(connection, "SELECT 1 FROM sqlite_schema LIMIT 1")
+    target = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+    with closing(target), target.backup("main", connection, "main") as backup:
+        while not backup.done:
+            backup.step(_COPY_PAGES)
+    disk.sync(path)
 
 
 def checkpoint(connection: apsw.Connection) -> None:

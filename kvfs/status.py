@@ -112,3 +112,19 @@ class Rebuilt:
     changed: int
     recorded: int
     duration_s: float
+
+
+@dataclass(slots=True)
+class Imported:
+    """What came of an import so far. `records` of the export are in, up to `at` (a seq, or a key).
+
+    The rest counts what was done just now. `skipped`: there was such a key; `expired`: its TTL had run out.
+    """
+
+    history: bool = False
+    records: int = 0
+    at: int | str | None = None
+    complete: bool = False
+    imported: int = 0
+    skipped: int = 0
+    expired: int = 0

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
+from kvfs.imports import LastImport
 from kvfs.model import Entry, FileValue, KeyState, Op, Value
 from kvfs.pending import Pending
 from kvfs.retention import Standing
@@ -422,6 +423,12 @@ class Store(Protocol):
     def change_standing(self, change: Callable[[Standing], Standing]) -> Standing:
         """Change what the log is to keep; makes the store if it is not there yet. What it is then."""
 
+    def last_import(self) -> LastImport | None:
+        """The last import, if there was one. Asked for after `tail`."""
+
+    def note_import(self, last: LastImport) -> None:
+        """Note how far an import got; makes the store if it is not there yet."""
+
     def drop_blobs(self, hashes: Set[bytes]) -> int:
         """Remove those of these blobs that nothing durable names any more; how many bytes they had."""
 
@@ -433,6 +440,14 @@ class Store(Protocol):
 
     def note_rebuild(self, duration_s: float) -> None:
         """Remember that all that was forgotten has been made anew, for `status`."""
+
+    def copy_to(self, path: str, *, locked: bool) -> None:
+        """Copy what there is at one moment to where nothing is yet: durable then. Any thread may.
+
+        A table's whole database to the file `path`, a folder to `<path>/<table>`, a folder of a database
+        directory. Raises `Unsettled` where something was changed too soon, which `locked` keeps others from,
+        and FileNotFoundError where it was pruned; what is at the path is good for nothing then.
+        """
 
     def watch(self, settle: Settle, catch_up: Callable[[], None]) -> None:
         """From now on notice by itself what is done behind the server's back, and have `settle` log it.

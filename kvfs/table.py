@@ -22,9 +22,10 @@ from typing import Any, Final, cast
 
 import apsw
 
-from kvfs import content_types, pruning, sqlite
+from kvfs import content_types, imports, pruning, sqlite
 from kvfs.database import Database
 from kvfs.errors import DatabaseError, InvalidParameters, KeyNotFound, from_os_error
+from kvfs.imports import LastImport
 from kvfs.model import (
     INLINE_MAX_BYTES,
     NS,
@@ -100,6 +101,7 @@ class TableStore(SelfContained):
         # Whether they are there, as this batch found it, and the schema that it knows of: the writer's.
         self._there = False
         self._schema_version = -1
+        self._imported = False
 
     # --- reading ---------------------------------------------------------------------------------------
 
@@ -164,6 +166,10 @@ class TableStore(SelfContained):
                 return FileValue(os.dup(file.fileno()), 0)
         except OSError as exc:
             raise from_os_error(exc, "keep an upload") from exc
+
+    def copy_to(self, path: str, *, locked: bool) -> None:
+        with self._database.readers.snapshot() as connection:
+            sqlite.copy(connection, path)
 
     # --- writing: the writer's thread only -------------------------------------------------------------
 
@@ -236,6 +242,17 @@ class TableStore(SelfContained):
         with sqlite.errors("note the retention"):
             return self._log.change_standing(self._database.connection, change)
 
+    def last_import(self) -> LastImport | None:
+        if not self._imported:
+            return None
+        with sqlite.errors("read how far an import got"):
+            return imports.read(self._database.connection, self.name)
+
+    def note_import(self, last: LastImport) -> None:
+        self.create()
+        with sqlite.errors("note how far an import got"):
+            imports.write(self._database.connection, self.name, last)
+
     def create(self) -> None:
         if self._there:
             return
@@ -251,7 +268,7 @@ class TableStore(SelfContained):
     def write(self, ops: Sequence[Op]) -> None:
         self.create()
         connection = self._database.connection
-        last = {op.key: op.entry for op in ops}
+        last = {op.key: op.left for op in ops}
         with sqlite.errors(f"write {self.name}"):
             self._log.append(connection, ops)
             rows = (_row(entry) for entry in last.values() if entry is not None)
@@ -277,6 +294,7 @@ class TableStore(SelfContained):
     def _look(self) -> bool:
         """Whether table and log are there. Raises `InvalidParameters` where something else has the name."""
         connection = self._database.connection
+        self._imported = imports.known(connection)
         exists = has_table(connection, self.name)
         if self._log.log_id(connection) is None:
             if exists or _taken(connection, self.name):

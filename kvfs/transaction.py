@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import islice
 from typing import Final, cast
 
 from kvfs import timetravel, valueops
 from kvfs.config import Config
-from kvfs.errors import CasMismatch, FileSystemError, NotFound, PathConflict, TimeTravelGap
+from kvfs.errors import CasMismatch, FileSystemError, ImportConflict, NotFound, PathConflict, TimeTravelGap
 from kvfs.model import (
     INLINE_MAX_BYTES,
     NS,
@@ -56,11 +56,15 @@ class Transaction:
         self._seq, self._ts_ns = store.tail()
         self._states: dict[str, KeyState] = {}
         self._ops: list[Op] = []
+        # A history that is imported tells of expiries itself; one logged here would come before its rest.
+        last = store.last_import()
+        self._logs_expiries = last is None or not last.waits_at(self._seq)
 
     def apply(self, write: Write) -> Outcome:
         """Decide a write and stage its ops, all or none of them."""
         if not (isinstance(write, RollbackTable) and write.dry_run):
             self._store.check_writable()
+            self._logs_expiries = True
         match write:
             case BatchSet():
                 return Outcome(self._batch_set(write))
@@ -83,14 +87,15 @@ class Transaction:
             self._states[key] = state
         entry = state.entry
         if entry is not None and entry.expire_ns is not None and entry.expired(self._now()):
-            if self._store.read_only:
+            if self._store.read_only or not self._logs_expiries:
                 return state._replace(entry=None, expired=True)
             state = self._stage(key, state, _EXPIRED)
         return state
 
     def _log_what_was_done(self, key: str, state: KeyState, done: Change) -> KeyState:
         """Stage what somebody did to a key behind the server's back."""
-        if state.entry is not None and state.entry.expired(self._now()) and not self._store.read_only:
+        logs_expiries = self._logs_expiries and not self._store.read_only
+        if logs_expiries and state.entry is not None and state.entry.expired(self._now()):
             # Whatever was put there since must not go with what has run out.
             state = self._stage(key, state, _EXPIRED)
             if done.value is None:
@@ -113,6 +118,8 @@ class Transaction:
 
     def expire_due(self, limit: int) -> int:
         """Stage the expiry of up to `limit` keys whose TTL has run out; how many there were."""
+        if not self._logs_expiries:
+            return 0
         keys = self._store.due(self._now(), limit)
         for key in keys:
             self.state(key)
@@ -137,6 +144,62 @@ class Transaction:
             if looked >= _SETTLE_KEYS or size > _SETTLE_BYTES:
                 return False
         return True
+
+    # --- what comes from elsewhere --------------------------------------------------------------------
+
+    @property
+    def tail(self) -> int:
+        """The seq of the last op, staged ones among them."""
+        return self._seq
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """All that is staged inside, or nothing of it where that fails."""
+        undo = self._mark()
+        try:
+            yield
+        except BaseException:
+            self._undo(undo)
+            raise
+
+    def put(self, entry: Entry) -> None:
+        """Stage an entry from elsewhere, whole, as a set of now; it expires when it says."""
+        self._logs_expiries = True
+        state = self._writable(entry.key)
+        now_ns = self._now()
+        assert entry.value is not None
+        change = Change(
+            OpType.SET,
+            entry.value,
+            entry.content_type,
+            expire_ns=entry.expire_ns,
+            ttl_s=entry.ttl_left_s(now_ns),
+            sha256=entry.sha256,
+        )
+        self._stage(entry.key, state, change, ts_ns=now_ns)
+
+    def append(self, op: Op) -> None:
+        """Stage an op from elsewhere as it was logged there, with its seq, number and time.
+
+        Raises `ImportConflict` where it does not follow what there is: its seq, its time, or its number
+        among the ops of its key; also where somebody has edited the key's file.
+        """
+        self._logs_expiries = False
+        before = self._seq
+        state = self._writable(op.key)
+        if self._seq != before:
+            raise ImportConflict(f"{op.key!r} was changed here since the import began")
+        if op.seq <= before or op.ts_ns < self._ts_ns:
+            raise ImportConflict(f"op {op.op_number} of {op.key!r} is from before the last that is there")
+        if state.last_op_number not in (0, op.op_number - 1):
+            raise ImportConflict(
+                f"op {op.op_number} of {op.key!r} does not follow op {state.last_op_number}, its last here"
+            )
+        recorded = op.recorded and (op.left is None or op.left.size <= self._config.history_max_value_bytes)
+        self._seq, self._ts_ns = op.seq, op.ts_ns
+        self._ops.append(op._replace(recorded=recorded))
+        expired = op.op_type is OpType.EXPIRE
+        self._states[op.key] = KeyState(op.left, op.op_number, expired=expired)
 
     @property
     def staged(self) -> Sequence[Op]:
@@ -242,25 +305,17 @@ class Transaction:
                 failed.append(item.key)
         if failed:
             raise CasMismatch("Conditions of the batch do not hold", current_etag=current_etag, failed=failed)
-        undo = self._mark()
-        try:
+        with self.whole():
             return tuple(self._decide(item, self._situation(item.key)) for item in write.items)
-        except BaseException:
-            self._undo(undo)
-            raise
 
     def _batch_delete(self, write: BatchDelete) -> tuple[WriteResult, ...]:
         results = []
-        undo = self._mark()
-        try:
+        with self.whole():
             for key in write.keys:
                 try:
                     results.append(self._apply_one(Delete(key, history=write.history)))
                 except NotFound:
                     continue
-        except BaseException:
-            self._undo(undo)
-            raise
         return tuple(results)
 
     def _situation(self, key: str) -> valueops.Situation:
@@ -338,6 +393,9 @@ class _Nothing(SelfContained):
 
     def tail(self) -> tuple[int, int]:
         return 0, 0
+
+    def last_import(self) -> None:
+        return None
 
     def load(self, key: str) -> KeyState:
         return KeyState(None, 0)

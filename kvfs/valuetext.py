@@ -10,7 +10,12 @@ def encoded(value: bytes) -> tuple[str, str]:
     try:
         return value.decode(), "utf-8"
     except UnicodeDecodeError:
-        return base64.b64encode(value).decode(), "base64"
+        return base64_of(value), "base64"
+
+
+def base64_of(value: bytes) -> str:
+    """A value in base64."""
+    return base64.b64encode(value).decode()
 
 
 def decoded(text: str, encoding: str) -> bytes:

@@ -89,6 +89,12 @@ class Body:
         except OSError as exc:
             raise from_os_error(exc, "keep the upload") from exc
 
+    async def next_piece(self, patience_s: float) -> bytes:
+        """What comes next, within so many seconds; empty at the end. For a body of which nothing is kept."""
+        self._invite()
+        self._deadline = time.monotonic() + patience_s
+        return await self._next()
+
     # --- parts --------------------------------------------------------------------------------------------
 
     async def _collect(self, parts: list[bytes], most: int) -> bool:

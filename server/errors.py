@@ -104,6 +104,9 @@ MEANINGS: Final[Mapping[str, Meaning]] = MappingProxyType(
         "CHANGE_CURSOR_EXPIRED": Meaning(
             410, "List the keys anew, and follow the changes from the new cursor."
         ),
+        "IMPORT_CONFLICT": Meaning(
+            409, "Import into an empty table or folder, or export anew, as the message says."
+        ),
         "CAS_MISMATCH": Meaning(412, "Read the key again, and repeat the write on what it is now."),
         "PAYLOAD_TOO_LARGE": Meaning(413, "Send less, or start the server with higher limits."),
         "RANGE_NOT_SATISFIABLE": Meaning(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,13 +18,12 @@ from kvfs.config import Config
 from kvfs.directory import check as directory_check
 from kvfs.directory.check import Checked
 from kvfs.directory.repair import Repaired, repair
-from kvfs.directory.state import Home
+from kvfs.directory.state import known_tables
 from kvfs.errors import KvfsError
 from kvfs.handle import Progress
-from kvfs.paths import TABLE_DEFAULT, check_table
+from kvfs.paths import check_table
 from kvfs.status import Rebuilt
 
-_LOG_NAME: Final = re.compile(r"(.+?)\.oplog(?:\.damaged-.*)?")
 _LINE_EVERY_S: Final = 2.0
 
 
@@ -186,7 +184,7 @@ def _stores(folder: str, table: str | None, state_dir: str | None) -> tuple[str,
     db = os.path.realpath(folder)
     if not os.path.isdir(db):
         raise click.BadParameter(f"{folder} is no directory", param_hint="FOLDER")
-    known = _known_tables(db, state_dir)
+    known = known_tables(db, state_dir)
     if table is not None:
         try:
             check_table(table)
@@ -200,12 +198,3 @@ def _stores(folder: str, table: str | None, state_dir: str | None) -> tuple[str,
         folders = f"name one of its folders: {', '.join(there)}" if there else "it has no folders"
         raise click.UsageError(f"no folder in {db} has an op-log yet; {folders}")
     return db, known
-
-
-def _known_tables(db: str, state_dir: str | None) -> list[str]:
-    """The tables in a database directory that have an op-log, or had one that was set aside."""
-    try:
-        names = os.listdir(Home.of(db, TABLE_DEFAULT, state_dir).path)
-    except OSError:
-        return []
-    return sorted({match[1] for name in names if (match := _LOG_NAME.fullmatch(name))})

@@ -11,6 +11,7 @@ from typing import Final
 from aiohttp import HttpVersion11
 from aiohttp.http import StreamWriter
 
+from kvfs.errors import KvfsError
 from kvfs.model import FileValue
 from server.logs import of_request
 from server.request import Request
@@ -28,6 +29,9 @@ _BODILESS: Final = frozenset({204, 304})
 _ONE_WRITE_BYTES: Final = 64 * 1024
 _CHUNK_BYTES: Final = 256 * 1024
 _STALL_S: Final = 60.0
+
+NextPiece = Callable[[], Awaitable[bytes | None]]
+"""Makes the next piece of an answer, without blocking the loop; None at its end."""
 
 ReadChunk = Callable[[FileValue, int, int], Awaitable[bytes]]
 """Reads from a file, at an offset, so many bytes, without blocking the loop."""
@@ -161,6 +165,54 @@ class FileReply(Reply):
             self.sent += len(chunk)
             if request.protocol.writing_paused:
                 await _drained(request)
+
+
+class StreamedReply(Reply):
+    """An answer whose body is made as it is sent, chunked (RFC 9112, 7.1); `close` is called at its end.
+
+    What cannot be made to its end breaks the connection, so that nobody takes what has come for all of it.
+    """
+
+    def __init__(
+        self, first: bytes, more: NextPiece, content_type: str, *, close: Callable[[], None]
+    ) -> None:
+        super().__init__(200, b"", content_type)
+        self._first = first
+        self._more = more
+        self._close = close
+
+    @property
+    def size(self) -> None:
+        """Nobody knows how long it will be."""
+        return None
+
+    async def send(self, request: Request) -> None:
+        try:
+            chunked = request.version is HttpVersion11
+            if chunked:
+                self.lines += "Transfer-Encoding: chunked\r\n"
+            self.keep_alive = self.keep_alive and request.keep_alive and chunked
+            request.transport.write(self._head(request))
+            if not self._bodiless(request):
+                await self._send_body(request, chunked=chunked)
+        finally:
+            self._close()
+
+    async def _send_body(self, request: Request, *, chunked: bool) -> None:
+        piece: bytes | None = self._first
+        while piece is not None:
+            request.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+            self.sent += len(piece)
+            if request.protocol.writing_paused:
+                await _drained(request)
+            try:
+                piece = await self._more()
+            except KvfsError as exc:
+                _LOG.warning("%s: the answer cannot be sent whole: %s", self.request_id, exc.message)
+                request.transport.abort()
+                raise ConnectionResetError("the answer cannot be sent whole") from exc
+        if chunked:
+            request.transport.write(b"0\r\n\r\n")
 
 
 async def _drained(request: Request) -> None:

@@ -67,6 +67,7 @@ from server.route import (
 from server.schemas import Schema
 from server.server_routes import SERVER_ROUTES
 from server.sql_routes import SQL_ROUTES
+from server.transfer_routes import TRANSFER_ROUTES
 
 _STORE: Final = (DB, TABLE, TIMEOUT)
 _CREATING: Final = (CREATE, AUTO_CREATE)
@@ -537,6 +538,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         answers=(Answer("Deleted", schema=schemas.DB_DELETED),),
         errors=(*ALWAYS, *FINDING),
     ),
+    *TRANSFER_ROUTES,
     *SQL_ROUTES,
     Route(
         "POST",

@@ -51,8 +51,19 @@ ERROR: Final = shape(
         "reason": {"enum": ["cursor_expired", "database_replaced"]},
         "outcome": {"const": "unknown"},
         "reqIdx": INTEGER,
+        "records": INTEGER,
     },
-    optional=("reqIdx", "current_etag", "failed", "gap_keys", "oldest_cursor", "cursor", "reason", "outcome"),
+    optional=(
+        "reqIdx",
+        "records",
+        "current_etag",
+        "failed",
+        "gap_keys",
+        "oldest_cursor",
+        "cursor",
+        "reason",
+        "outcome",
+    ),
 )
 
 ENTRY: Final = shape(
@@ -495,6 +506,19 @@ QUERY_STATISTICS: Final = shape(
 )
 QUERIES_CLEARED: Final = shape({"db": STRING, "deleted": INTEGER, "status": STATUS_OK})
 QUERY_DELETED: Final = shape({"db": STRING, "index": INTEGER, "deleted": TRUE})
+
+IMPORTED: Final = shape(
+    {
+        "success": TRUE,
+        "history": BOOLEAN,
+        "records": INTEGER,
+        "at": {"type": ["integer", "string", "null"]},
+        "complete": BOOLEAN,
+        "imported": INTEGER,
+        "skipped": INTEGER,
+        "expired": INTEGER,
+    }
+)
 
 _AT_LEAST_ONE: Final[Schema] = or_null({"type": "integer", "minimum": 1})
 MAINTENANCE_BODY: Final = shape(

@@ -21,7 +21,7 @@ import apsw
 from kvfs.directory.names import is_ignored, key_of, path_of
 from kvfs.model import Op, value_bytes
 
-GAP, BLOB = 1, 2
+GAP, BLOB, ABSENT = 1, 2, 4
 TOMBSTONES = {"delete", "expire"}
 TYPES = {"set", "incr", "decr", "push", "pop", "remove", "expire_set", "persist", "rollback"} | TOMBSTONES
 ORIGINS = {"api", "sql", "file"}
@@ -150,7 +150,7 @@ def _wrong_in_op(op: Logged) -> Iterator[str]:
         return
     if any(each is None for each in (state[1:] if op.origin == "sql" else state)):
         yield f"a state with holes: {state}"
-    if op.flags == GAP:
+    if op.flags in (GAP, GAP | ABSENT):
         if op.value is not None:
             yield "a gap with a value"
     elif op.value is None:
@@ -165,7 +165,7 @@ def _wrong_in_rows(log: list[Logged], rows: dict[str, Kept]) -> Iterator[str]:
         op, row = last.get(key), rows.get(key)
         if op is None:
             yield f"{key!r} is there, and has no op"
-        elif op.created_s is None:
+        elif _leaves_nothing(op):
             if row is not None:
                 yield f"{key!r} is there after its {op.op_type}"
         elif row is None:
@@ -179,11 +179,16 @@ def _wrong_in_rows(log: list[Logged], rows: dict[str, Kept]) -> Iterator[str]:
                 yield f"{key!r} is {row}, and its last op says {logged}"
 
 
+def _leaves_nothing(op: Logged) -> bool:
+    """Whether there is no such key if this is its last op."""
+    return op.created_s is None or bool(op.flags & ABSENT)
+
+
 # --- the folder --------------------------------------------------------------------------------------
 
 
 def _wrong_among_files(folder: Path, log: list[Logged], strangers: Collection[str]) -> Iterator[str]:
-    wanted = {op.key: op for op in {op.key: op for op in log}.values() if op.created_s is not None}
+    wanted = {op.key: op for op in {op.key: op for op in log}.values() if not _leaves_nothing(op)}
     seen: set[str] = set()
     waiting: list[tuple[str, ...]] = [()]
     while waiting:

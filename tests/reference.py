@@ -9,9 +9,10 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kvfs.config import Config
+from kvfs.imports import LastImport
 from kvfs.model import Entry, FileValue, KeyState, Op, OpType, Value, value_bytes
 from kvfs.openers import Opened
 from kvfs.paths import Location
@@ -42,6 +43,7 @@ class Content:
     logs: dict[str, list[Op]] = field(default_factory=dict)
     answers: dict[str, tuple[bytes, bytes, int]] = field(default_factory=dict)
     standings: dict[str, Standing] = field(default_factory=dict)
+    imports: dict[str, LastImport] = field(default_factory=dict)
 
 
 @dataclass
@@ -53,7 +55,8 @@ class ReferenceVolume:
 
     def begin(self, *, light: bool) -> None:
         logs = {name: list(log) for name, log in self.committed.logs.items()}
-        self.content = Content(logs, dict(self.committed.answers), dict(self.committed.standings))
+        before = self.committed
+        self.content = Content(logs, dict(before.answers), dict(before.standings), dict(before.imports))
 
     def commit(self) -> None:
         self.committed = self.content
@@ -72,7 +75,7 @@ class ReferenceVolume:
 
     def forget(self, now_s: int) -> None:
         kept = {name: known for name, known in self.content.answers.items() if known[2] > now_s}
-        self.content = Content(self.content.logs, kept, self.content.standings)
+        self.content = replace(self.content, answers=kept)
 
     def sync(self) -> None: ...
 
@@ -158,6 +161,16 @@ class ReferenceStore(SelfContained):
         standing = change(self.volume.content.standings.get(self.name, Standing()))
         self.volume.content.standings[self.name] = standing
         return standing
+
+    def copy_to(self, path: str, *, locked: bool) -> None:
+        raise AssertionError("there is no file to copy")
+
+    def last_import(self) -> LastImport | None:
+        return self.volume.content.imports.get(self.name)
+
+    def note_import(self, last: LastImport) -> None:
+        self.create()
+        self.volume.content.imports[self.name] = last
 
     def create(self) -> None:
         self.volume.content.logs.setdefault(self.name, [])
@@ -250,7 +263,7 @@ class ReferenceReader:
         return (key for key in keys if _within(key, start, end))
 
     def entries(self) -> list[Entry]:
-        last = {op.key: op.entry for op in self.log}
+        last = {op.key: op.left for op in self.log}
         return [entry for key in self.keys_ever("", None) if (entry := last[key]) is not None]
 
     def _live(self, start: str, end: str | None) -> list[Entry]:
@@ -261,7 +274,7 @@ class ReferenceReader:
 
 def _state(reader: ReferenceReader, key: str) -> KeyState:
     op = reader.state_at(key, reader.tail()[0])
-    return KeyState(None, 0) if op is None else KeyState(op.entry, op.op_number, op.op_type is OpType.EXPIRE)
+    return KeyState(None, 0) if op is None else KeyState(op.left, op.op_number, op.op_type is OpType.EXPIRE)
 
 
 def _reader(content: Content, name: str, now_ns: int) -> ReferenceReader:

@@ -14,7 +14,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpcore
 
-from kvfs.client import db, kv, past
+from kvfs.client import db, kv, past, transfer
 from kvfs.client.call import URL_DEFAULT, Answer, Call, Pages
 from kvfs.client.kv import Target
 from kvfs.client.retries import (
@@ -35,6 +35,7 @@ from kvfs.client.retries import (
 from kvfs.client.sending import Content, Server, answer
 from kvfs.errors import KvfsError
 from kvfs.model import Entry
+from kvfs.transfer.format import Seal
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -213,6 +214,8 @@ class AsyncTable(_Caller):
     changes = _soon(past.changes)
     follow = _each(past.follow)
 
+    import_part = _soon(transfer.import_part)
+
     maintain = _soon(db.maintain)
     prune = _soon(db.prune)
     retention = _soon(db.retention)
@@ -223,6 +226,15 @@ class AsyncTable(_Caller):
         """A large value as it comes: its entry without the value, and the chunks of it."""
         async with self._transport.open(kv.get(self._target, key)) as (entry, chunks):
             yield entry._replace(value=None), chunks
+
+    @asynccontextmanager
+    async def export(
+        self, *, history: bool = False, after: Seal | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The store as a stream of JSON lines, in pieces as they come."""
+        call = transfer.export(self._target, history=history, after=after)
+        async with self._transport.open(call) as (_, pieces):
+            yield pieces
 
     def __aiter__(self) -> AsyncIterator[str]:
         return self.keys()

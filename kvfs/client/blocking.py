@@ -14,7 +14,7 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 
 import httpcore
 
-from kvfs.client import db, kv, past
+from kvfs.client import db, kv, past, transfer
 from kvfs.client.call import URL_DEFAULT, Answer, Call, Pages
 from kvfs.client.kv import Target
 from kvfs.client.retries import (
@@ -35,6 +35,7 @@ from kvfs.client.retries import (
 from kvfs.client.sending import Content, Server, answer
 from kvfs.errors import KvfsError, NotFound
 from kvfs.model import Entry, value_bytes
+from kvfs.transfer.format import Seal
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -210,6 +211,8 @@ class Table(_Caller):
     changes = _now(past.changes)
     follow = _each(past.follow)
 
+    import_part = _now(transfer.import_part)
+
     maintain = _now(db.maintain)
     prune = _now(db.prune)
     retention = _now(db.retention)
@@ -223,6 +226,15 @@ class Table(_Caller):
         """
         with self._transport.open(kv.get(self._target, key)) as (entry, chunks):
             yield entry._replace(value=None), chunks
+
+    @contextmanager
+    def export(self, *, history: bool = False, after: Seal | None = None) -> Iterator[Iterator[bytes]]:
+        """The store as a stream of JSON lines, in pieces as they come.
+
+        with table.export(history=True) as pieces: ...
+        """
+        with self._transport.open(transfer.export(self._target, history=history, after=after)) as (_, pieces):
+            yield pieces
 
     def as_dict(self) -> MutableMapping[str, bytes]:
         """The table as a mapping of keys to values, with all methods of a dict."""

@@ -25,7 +25,7 @@ Body = bytes | BinaryIO | Iterable[bytes] | AsyncIterable[bytes]
 
 Params = Mapping[str, str | bytes | int | bool | None]
 
-_WORDS: Final = frozenset({"batch", "diff", "rollback", "snapshot"})
+_WORDS: Final = frozenset({"batch", "diff", "export", "import", "rollback", "snapshot"})
 """What is an action where a key may stand (`/kv/snapshot`)."""
 _NORMALISED: Final = frozenset({".", ".."})
 """What a proxy may take for a step in the path."""

@@ -127,16 +127,17 @@ class Batch:
     def write(self, ops: Sequence[Op]) -> None:
         """Make the new files, and log the ops."""
         state, tree = self._state, self._folder.tree
-        self._final = {op.key: op for op in ops}
+        self._final = {op.key: op._replace(entry=op.left) for op in ops}
         self._placing = [op for op in self._final.values() if self._must_place(op)]
         self._folder.counts.reconciles += sum(op.origin is Origin.FILE for op in ops)
         try:
             if tree.spelling is not None:
                 check_apart(path_of(op.key) for op in self._placing if op.entry is not None)
             for op in self._placing:
-                if op.entry is None or op.entry.value is None:
+                if op.entry is None:
                     tree.check_removable(op.key)
                     continue
+                assert op.entry.value is not None
                 tree.make_room(path_of(op.key), state.temporary)
                 files.write_new(state.temporary, str(op.seq), op.entry.value, self._rights(op.key))
                 if self._config.sync_files:

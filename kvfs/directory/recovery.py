@@ -44,7 +44,7 @@ def recover(state: State, tree: Tree) -> None:
     for op in _last_ops(state, after=applied):
         row = state.index.own(op.key)
         with _Seen(tree, op.key) as seen:
-            if op.origin is Origin.FILE:
+            if state.came_from_file(op):
                 _look_later(state, op)
             elif seen.holds(op):
                 if not _log_left_over(state, op, applied):
@@ -75,7 +75,7 @@ def rebuild(state: State, tree: Tree, *, applied: int) -> None:
     fill_index(state)
     power_was_lost = state.power_was_lost()
     for op in _last_ops(state, after=durable):
-        if op.origin is Origin.FILE and not power_was_lost:
+        if state.came_from_file(op) and not power_was_lost:
             continue
         with _Seen(tree, op.key) as seen:
             if seen.holds(op):
@@ -168,7 +168,7 @@ class _Seen:
 
 def _last_ops(state: State, *, after: int) -> list[Op]:
     """The last op of each key that has one after this seq, without values."""
-    found = (state.log.facts(state.connection, *last) for last in state.log.changed(state.connection, after))
+    found = (state.log.facts(state.connection, key) for key in state.log.changed(state.connection, after))
     return [op for op in found if op is not None]
 
 

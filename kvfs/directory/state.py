@@ -3,7 +3,9 @@
 <table>.oplog   durable: the op-log, which is also the write-ahead log of the files; besides
                 `kvfs_checkpoint` (applied_seq: the files of all ops up to there are durable),
                 `kvfs_redo` (seq, value: values that the log does not record, until their files are; NULL
-                for one in a blob) and `kvfs_settings` (name, value)
+                for one in a blob; 0 for no value: of an op that was imported and tells of an edit to
+                another folder's file, so that it must be put in place here) and `kvfs_settings`
+                (name, value)
 <table>.blobs/  durable: large values of the op-log, see `kvfs.blobs`
 <table>.index   disposable: see `kvfs.directory.index`
 <table>.oplog.damaged-<time>    a damaged op-log that was set aside, see `kvfs.directory.repair`
@@ -19,6 +21,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -30,23 +33,24 @@ from typing import Final, cast
 
 import apsw
 
-from kvfs import disk, idempotency, retention, sqlite
+from kvfs import disk, idempotency, imports, retention, sqlite
 from kvfs.blobs import Blobs
 from kvfs.directory import files
 from kvfs.directory.index import Index, boot_id
 from kvfs.errors import DatabaseError, InvalidSqliteHeader, KvfsError, Overloaded, from_os_error
-from kvfs.model import Op, OpType, Value
+from kvfs.imports import LastImport
+from kvfs.model import Entry, Op, OpType, Origin, Value, value_bytes
 from kvfs.oplog import OpLog
-from kvfs.paths import STATE_DIR
-from kvfs.sqlite import ReadPool, fetch, sql_value, stored_value
+from kvfs.paths import STATE_DIR, TABLE_DEFAULT
+from kvfs.sqlite import ReadPool, SqlValue, fetch, sql_value, stored_value
 
 LOG_NAME: Final = "files"
 ASIDE: Final = ".damaged-"
+_LOG_FILE: Final = re.compile(rf"(.+?)\.oplog(?:{re.escape(ASIDE)}.*)?")
 _NO_WRITING: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _HASH_CHARS: Final = 16
 _LOCK_WAIT_S: Final = 30.0
 _LOCK_PAUSE_S: Final = 0.002
-_COPY_PAGES: Final = 4096
 
 _SCHEMA: Final = """
 CREATE TABLE kvfs_checkpoint (applied_seq INTEGER NOT NULL);
@@ -57,6 +61,7 @@ INSERT INTO kvfs_settings VALUES ('baseline', 'pending');
 """
 
 _BOOT_ID: Final = "boot_id"
+_TO_BE_PLACED: Final = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,15 @@ class Home:
     def known(self) -> bool:
         """Whether there is an op-log of the folder, or was one."""
         return os.path.exists(self.log) or bool(self.set_aside())
+
+
+def known_tables(db: str, state_dir: str | None) -> list[str]:
+    """The tables in a database directory that have an op-log, or had one that was set aside."""
+    try:
+        names = os.listdir(Home.of(db, TABLE_DEFAULT, state_dir).path)
+    except OSError:
+        return []
+    return sorted({match[1] for name in names if (match := _LOG_FILE.fullmatch(name))})
 
 
 def open_state(home: Home) -> State:
@@ -259,23 +273,24 @@ class State:
     def keep_for_redo(self, ops: Sequence[Op]) -> None:
         """Keep the values that the log does not, until their files are durable. Raises OSError."""
         for op in ops:
-            if op.recorded or op.entry is None or op.entry.value is None:
-                continue
-            value = op.entry.value
-            data = None
-            if self.log.is_blob(op.entry.size):
-                assert op.entry.sha256 is not None
-                self.blobs.keep(value, op.entry.sha256)
+            if not op.recorded and op.left is not None:
+                data = self._kept_for_redo(op.left)
+            elif op.origin is Origin.FILE:
+                data = _TO_BE_PLACED
             else:
-                data = sql_value(value if isinstance(value, bytes) else value.read())
+                continue
             self._writing.execute("INSERT INTO kvfs_redo VALUES (?, ?)", (op.seq, data))
+
+    def came_from_file(self, op: Op) -> bool:
+        """Whether the op tells of an edit to this folder's own file, which so is in place."""
+        return op.origin is Origin.FILE and not self._redo_rows(op)
 
     def redo_value(self, op: Op) -> Value | None:
         """The value of an op whose file may have to be written again; None where it is kept nowhere."""
         if op.entry is None or op.recorded:
             return None if op.entry is None else op.entry.value
-        rows = fetch(self._writing, "SELECT value FROM kvfs_redo WHERE seq = ?", (op.seq,))
-        if not rows:
+        rows = self._redo_rows(op)
+        if not rows or rows[0][0] == _TO_BE_PLACED:
             return None
         if rows[0][0] is not None:
             return stored_value(rows[0][0])
@@ -308,6 +323,14 @@ class State:
             return 0
         waiting = self._redo_blobs("true")
         return sum(self.log.drop_blob(self._writing, sha256) for sha256 in hashes - waiting)
+
+    def last_import(self) -> LastImport | None:
+        """The last import into the folder."""
+        return imports.read(self._writing, self.log.name) if imports.known(self._writing) else None
+
+    def note_import(self, last: LastImport) -> None:
+        """Note how far an import got, inside a transaction."""
+        imports.write(self._writing, self.log.name, last)
 
     def setting(self, name: str) -> str | None:
         """One of the store's settings."""
@@ -351,6 +374,18 @@ class State:
             if sqlite.is_damage(exc):
                 raise _damaged(self.home, exc) from exc
             raise
+
+    def _kept_for_redo(self, entry: Entry) -> SqlValue:
+        """A value as it is kept in a row; NULL where a blob is kept instead."""
+        assert entry.value is not None
+        if not self.log.is_blob(entry.size):
+            return sql_value(value_bytes(entry.value))
+        assert entry.sha256 is not None
+        self.blobs.keep(entry.value, entry.sha256)
+        return None
+
+    def _redo_rows(self, op: Op) -> list[tuple[SqlValue]]:
+        return fetch(self._writing, "SELECT value FROM kvfs_redo WHERE seq = ?", (op.seq,))
 
     def _redo_blobs(self, where: str) -> set[bytes]:
         """The blobs that are kept for files that are not durable yet."""
@@ -431,11 +466,8 @@ def _copy_log(path: str, copy: str) -> None:
     with (
         suppress(KvfsError, apsw.Error),
         closing(sqlite.connect(path, readonly=True)) as source,
-        closing(apsw.Connection(copy)) as target,
-        target.backup("main", source, "main") as backup,
     ):
-        while not backup.done:
-            backup.step(_COPY_PAGES)
+        sqlite.copy(source, copy)
         return
     # So SQLite says where it can make no side files; then nobody has it open, and files are all there is.
     for suffix in ("", "-wal"):

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from kvfs import idempotency, pruning, sqlite
 from kvfs.config import Config
-from kvfs.directory import files
+from kvfs.directory import backup, files
 from kvfs.directory.batch import Batch, close_value, read_file, upload
 from kvfs.directory.folder import Folder
 from kvfs.directory.index import IndexLost
@@ -31,6 +31,7 @@ from kvfs.directory.scan import changed_folders, scan
 from kvfs.directory.state import Home
 from kvfs.directory.survey import survey
 from kvfs.errors import FileSystemError, Overloaded, PathConflict, from_os_error
+from kvfs.imports import LastImport
 from kvfs.model import Entry, FileValue, KeyState, Op, OpType, Value
 from kvfs.retention import Standing
 from kvfs.sqlite import Space
@@ -161,6 +162,18 @@ class DirectoryStore:
         except OSError as exc:
             raise from_os_error(exc, "keep an upload") from exc
 
+    def copy_to(self, path: str, *, locked: bool) -> None:
+        folder = self._look()
+        try:
+            if folder is None:
+                os.makedirs(os.path.join(path, self.name))
+            else:
+                backup.copy(folder, path, self.name, locked=locked)
+        except FileNotFoundError:
+            raise
+        except OSError as exc:
+            raise from_os_error(exc, f"copy {self._path}") from exc
+
     # --- writing: the writer's thread only -------------------------------------------------------------
 
     def begin(self, *, light: bool) -> None:
@@ -254,6 +267,17 @@ class DirectoryStore:
         state = self._there.state
         with sqlite.errors("note the retention"):
             return state.log.change_standing(state.connection, change)
+
+    def last_import(self) -> LastImport | None:
+        if self._batch is None:
+            return None
+        with sqlite.errors("read how far an import got"):
+            return self._there.state.last_import()
+
+    def note_import(self, last: LastImport) -> None:
+        self.create()
+        with sqlite.errors("note how far an import got"):
+            self._there.state.note_import(last)
 
     def drop_blobs(self, hashes: Set[bytes]) -> int:
         if self._batch is None:
@@ -358,9 +382,9 @@ class DirectoryStore:
             status = os.stat(self._path)
         except OSError:
             return self._folder is not None
-        if self._folder is None or (status.st_dev, status.st_ino) != self._folder.tree.identity:
-            return True
-        return self._folder.state.replaced()
+        if self._folder is None:
+            return self._made_by_another()
+        return (status.st_dev, status.st_ino) != self._folder.tree.identity or self._folder.state.replaced()
 
     @property
     def watching(self) -> bool:
@@ -415,6 +439,15 @@ class DirectoryStore:
         if self._folder is None and os.path.isdir(self._path):
             return self._come_into_being()
         return self._folder
+
+    def _made_by_another(self) -> bool:
+        """Whether the folder that is there is not being made by this store, just now."""
+        if not self._opening.acquire(blocking=False):
+            return False
+        try:
+            return self._folder is None
+        finally:
+            self._opening.release()
 
     def _come_into_being(self) -> Folder:
         with self._opening:

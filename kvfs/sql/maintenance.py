@@ -7,7 +7,6 @@ beside everything. All of it is interrupted at its deadline, and then nothing ha
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +22,6 @@ from kvfs.errors import (
     DeadlineExceeded,
     InvalidDbPath,
     InvalidParameters,
-    from_os_error,
 )
 from kvfs.pending import Pending
 from kvfs.sql.interrupts import Interrupter
@@ -78,7 +76,7 @@ class Maintenance:
         with _beside(path) as made:
             with self._connected(deadline, readonly=True) as connection:
                 connection.execute("VACUUM INTO ?", (made,))
-            _put_in_place(made, path)
+            disk.put_in_place(made, path)
         return os.stat(path).st_size
 
     # --- what writes: in the writer's turn -----------------------------------------------------------------
@@ -104,7 +102,7 @@ class Maintenance:
         """
         if disk.identity(source) == disk.identity(self._database.path):
             raise InvalidParameters("src_path is the database itself")
-        made = _temporary(self._database.path)
+        made = disk.temporary_beside(self._database.path)
         try:
             self._prepare(source, made, deadline)
             pending = self._alone(lambda connection, until: self._replace(connection, made, until), deadline)
@@ -226,31 +224,14 @@ def _beside(path: str) -> Iterator[str]:
         raise InvalidParameters(f"{path} exists already")
     if not os.path.isdir(os.path.dirname(path)):
         raise InvalidDbPath(f"{os.path.dirname(path)} is not a directory")
-    made = _temporary(path)
+    made = disk.temporary_beside(path)
     try:
         yield made
     finally:
         _remove(made)
 
 
-def _temporary(path: str) -> str:
-    return os.path.join(os.path.dirname(path), f".kvfs-{secrets.token_hex(8)}.tmp")
-
-
 def _remove(path: str) -> None:
     for name in sqlite.files_of(path):
         with suppress(FileNotFoundError):
             os.unlink(name)
-
-
-def _put_in_place(made: str, path: str) -> None:
-    """Give a finished file its name, durably, unless something has it."""
-    try:
-        disk.sync(made)
-        # Unlike a rename, a link overwrites nothing.
-        os.link(made, path)
-        disk.sync(os.path.dirname(path))
-    except FileExistsError as exc:
-        raise InvalidParameters(f"{path} exists already") from exc
-    except OSError as exc:
-        raise from_os_error(exc, f"write {path}") from exc

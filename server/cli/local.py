@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, BinaryIO, Final
 
 from kvfs import content_types, cursor, feed, valueops
@@ -32,6 +32,7 @@ from kvfs.model import (
     Entry,
     FileValue,
     Incr,
+    OnConflict,
     Op,
     OpType,
     Outcome,
@@ -46,6 +47,8 @@ from kvfs.model import (
     WriteResult,
 )
 from kvfs.paths import TABLE_DEFAULT
+from kvfs.status import Imported
+from kvfs.transfer.format import Seal
 
 _CHUNK_BYTES: Final = 1 << 16
 _LOOK_EVERY_S: Final = 0.5
@@ -276,6 +279,18 @@ class Local:
             if not page.has_more:
                 # Other programs write to the files as well, and none of them would tell.
                 time.sleep(_LOOK_EVERY_S)
+
+    # --- whole stores -----------------------------------------------------------------------------------
+
+    @contextmanager
+    def export(self, *, history: bool = False, after: Seal | None = None) -> Iterator[Iterator[bytes]]:
+        with closing(self._handle.export(history=history, after=after, deadline=self._deadline)) as pieces:
+            yield pieces
+
+    def import_part(self, part: bytes, *, on_conflict: OnConflict = OnConflict.FAIL) -> Imported:
+        importer = self._handle.importer(on_conflict)
+        importer.feed(part, deadline=self._deadline)
+        return importer.finish(part=True, deadline=self._deadline)
 
     # --- parts ------------------------------------------------------------------------------------------
 

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
-from kvfs.client import AsyncClient, Client, JsonText, Table
+from kvfs.client import AsyncClient, AsyncTable, Client, JsonText, Table
 from kvfs.client import Item as ClientItem
 from kvfs.client.records import Written
 from kvfs.errors import KvfsError
-from kvfs.model import NS, Entry, value_bytes
+from kvfs.model import NS, Entry, OnConflict, value_bytes
+from kvfs.transfer.format import parse_seal
 from tests.contract.driver import (
+    Brought,
     Changed,
     Done,
     Driver,
@@ -33,6 +35,7 @@ from tests.contract.driver import (
     Wrote,
 )
 from tests.contract.driver import Table as PastTable
+from tests.contract.engine_driver import brought
 from tests.polling import eventually
 
 
@@ -66,6 +69,14 @@ class _Awaited:
     def __init__(self, table: object, loop: asyncio.AbstractEventLoop) -> None:
         self._table = table
         self._loop = loop
+
+    @contextmanager
+    def export(self, **asked: Any) -> Iterator[Iterator[bytes]]:
+        async def whole() -> list[bytes]:
+            async with cast(AsyncTable, self._table).export(**asked) as pieces:
+                return [piece async for piece in pieces]
+
+        yield iter(asyncio.run_coroutine_threadsafe(whole(), self._loop).result())
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(self._table, name)
@@ -355,6 +366,15 @@ class ClientDriver(Driver):
     def set_retention(self, **changes: int | None) -> dict[str, int | None]:
         with _told():
             return self._table.set_retention(**changes)._asdict()
+
+    def export(self, *, history: bool = False, after: bytes | None = None) -> bytes:
+        seal = None if after is None else parse_seal(after)
+        with _told(), self._table.export(history=history, after=seal) as pieces:
+            return b"".join(pieces)
+
+    def import_(self, data: bytes, *, on_conflict: str = "fail") -> Brought:
+        with _told():
+            return brought(self._table.import_part(data, on_conflict=OnConflict(on_conflict)))
 
     # --- around it ---------------------------------------------------------------------------------------
 

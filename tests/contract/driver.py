@@ -179,6 +179,17 @@ class Pruned:
     complete: bool
 
 
+@dataclass(frozen=True)
+class Brought:
+    """What came of an import."""
+
+    records: int
+    complete: bool
+    imported: int
+    skipped: int = 0
+    expired: int = 0
+
+
 class Driver(ABC):
     """One store. Any thread may use it. What fails raises `StoreError`."""
 
@@ -333,6 +344,14 @@ class Driver(ABC):
 
     @abstractmethod
     def set_retention(self, **changes: int | None) -> dict[str, int | None]: ...
+
+    @abstractmethod
+    def export(self, *, history: bool = False, after: bytes | None = None) -> bytes:
+        """All of an export; after this seal."""
+
+    @abstractmethod
+    def import_(self, data: bytes, *, on_conflict: str = "fail") -> Brought:
+        """Put a part of an export in, or all of it."""
 
     # --- around it ---------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from kvfs.model import (
     Entry,
     FileValue,
     Incr,
+    OnConflict,
     OpType,
     Outcome,
     Pop,
@@ -34,9 +35,12 @@ from kvfs.model import (
     Write,
     WriteResult,
 )
+from kvfs.status import Imported
 from kvfs.timetravel import HISTORY_LIMIT_DEFAULT
+from kvfs.transfer.format import parse_seal
 from tests.clocks import HurriedClock
 from tests.contract.driver import (
+    Brought,
     Changed,
     Done,
     Driver,
@@ -358,6 +362,18 @@ class EngineDriver(Driver):
         with self._handle() as handle:
             return handle.set_retention(**changes)._asdict()
 
+    def export(self, *, history: bool = False, after: bytes | None = None) -> bytes:
+        with self._handle() as handle:
+            return b"".join(
+                handle.export(history=history, after=None if after is None else parse_seal(after))
+            )
+
+    def import_(self, data: bytes, *, on_conflict: str = "fail") -> Brought:
+        with self._handle() as handle:
+            importer = handle.importer(OnConflict(on_conflict))
+            importer.feed(data)
+            return brought(importer.finish(part=True))
+
     # --- around it ---------------------------------------------------------------------------------------
 
     def sibling(self, table: str) -> Driver:
@@ -469,3 +485,8 @@ def _timed(outcome: Outcome) -> Wrote:
 
 def _seconds(ns: int | None) -> int | None:
     return None if ns is None else ns // NS
+
+
+def brought(told: Imported) -> Brought:
+    """What came of an import, as tests compare it."""
+    return Brought(told.records, told.complete, told.imported, told.skipped, told.expired)

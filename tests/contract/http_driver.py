@@ -8,11 +8,13 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from tests.clocks import NS
 from tests.contract.driver import (
+    Brought,
     Changed,
     Done,
     Driver,
@@ -33,7 +35,7 @@ from tests.contract.driver import (
 from tests.polling import eventually
 
 BASE = "/api/v1/sqlite"
-WORDS = frozenset({"batch", "diff", "rollback", "snapshot"})
+WORDS = frozenset({"batch", "diff", "export", "import", "rollback", "snapshot"})
 TIMEOUT_S = 40.0
 
 Params = Mapping[str, str | bytes | int | None]
@@ -412,6 +414,14 @@ class HttpDriver(Driver):
     def set_retention(self, **changes: int | None) -> dict[str, int | None]:
         form = self._maintain("retention", changes)
         return {name: form[name] for name in ("keep_last", "max_age_s")}
+
+    def export(self, *, history: bool = False, after: bytes | None = None) -> bytes:
+        return self._ask("GET", suffix="/export", params={"history": str(history), "after": after}).body
+
+    def import_(self, data: bytes, *, on_conflict: str = "fail") -> Brought:
+        asked = {"on_conflict": on_conflict, "part": "yes"}
+        form = self._ask("POST", suffix="/import", params=asked, body=data, create=True).json()
+        return Brought(**{field.name: form[field.name] for field in fields(Brought)})
 
     # --- around it ---------------------------------------------------------------------------------------
 

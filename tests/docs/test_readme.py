@@ -54,7 +54,15 @@ def tokens(markdown: str, home: Path) -> tuple[str, ...]:
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     "document",
-    ["README.md", "docs/changes.md", "docs/cli.md", "docs/sql.md", "docs/time-travel.md", "docs/tokens.md"],
+    [
+        "README.md",
+        "docs/backup.md",
+        "docs/changes.md",
+        "docs/cli.md",
+        "docs/sql.md",
+        "docs/time-travel.md",
+        "docs/tokens.md",
+    ],
 )
 def test_a_tour_does_what_it_says(tmp_path: Path, document: str) -> None:
     shutil.copytree(ROOT / "fixtures", tmp_path / "fixtures")

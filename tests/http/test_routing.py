@@ -124,7 +124,7 @@ ACTIONS = [
     *("entry", "incr", "decr", "push", "pop", "remove", "expire", "persist"),
     *("history", "snapshot", "rollback"),
 ]
-WORDS = ["snapshot", "diff", "rollback", "batch/set", "batch/get", "batch/delete"]
+WORDS = ["snapshot", "diff", "export", "import", "rollback", "batch/set", "batch/get", "batch/delete"]
 
 
 def test_put_head_and_delete_take_the_whole_path_as_the_key(store: Store) -> None:

@@ -187,6 +187,18 @@ def on_the_table(place: Place) -> list[tuple[str, str, bytes | None]]:
 SERVER_WIDE = [("GET", f"{BASE}/db/list"), ("GET", f"{BASE}/health/cache")]
 
 
+def test_an_export_reads_a_whole_table_and_an_import_writes_one(place: Place) -> None:
+    export, import_ = place.target(None, "export"), place.target(None, "import", on_conflict="skip")
+    for name in ("reader", "tenant", "table"):
+        assert covered(place.as_(name).ask("GET", export))
+    for name in ("prefix", "prefix-reader"):
+        assert not covered(place.as_(name).ask("GET", export))
+    for name in ("reader", "prefix", "prefix-reader"):
+        assert not covered(place.as_(name).ask("POST", import_, b"{}"))
+    for name in ("admin", "tenant", "table"):
+        assert covered(place.as_(name).ask("POST", import_, b"{}"))
+
+
 def test_a_read_token_reads_everything_and_writes_nothing(place: Place) -> None:
     reader = place.as_("reader")
     for method, action, params in READS:

@@ -6,7 +6,7 @@ import http.client
 import json
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from types import TracebackType
@@ -67,10 +67,26 @@ class Connection:
         assert version == "HTTP/1.1", line
         headers = http.client.parse_headers(self._incoming)
         bodiless = head or status[0] == "1" or status in ("204", "304")
+        if not bodiless and headers["Transfer-Encoding"] == "chunked":
+            return Answer(int(status), reason, headers, b"".join(self.chunks()))
         size = 0 if bodiless else int(headers["Content-Length"])
         body = self._incoming.read(size)
         assert len(body) == size, f"{len(body)} of {size} bytes, then the connection was closed"
         return Answer(int(status), reason, headers, body)
+
+    def head(self) -> bytes:
+        """The head of the next answer, whose body is read some other way."""
+        lines = [self._incoming.readline()]
+        while lines[-1] not in (b"\r\n", b""):
+            lines.append(self._incoming.readline())
+        return b"".join(lines)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The chunks of a body, to its end."""
+        while size := int(self._incoming.readline(), 16):
+            yield self._incoming.read(size)
+            assert self._incoming.readline() == b"\r\n"
+        assert self._incoming.readline() == b"\r\n"
 
     def at_end(self) -> bool:
         """Whether the server closes the connection without another byte; waits for one or the other."""

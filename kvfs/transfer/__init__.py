@@ -1,0 +1,1 @@
+"""Takes stores out as streams of JSON lines, and puts such streams into stores."""
