@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from ipaddress import ip_address
 from typing import Final
 
 from aiohttp import web
@@ -31,6 +30,7 @@ from kvfs.engine import Engine
 from kvfs.errors import KvfsError, from_os_error
 from kvfs.model import INLINE_MAX_BYTES
 from kvfs.paths import Paths
+from server import listening
 from server.access_log import AccessLog
 from server.body import CONTENT_LENGTH, EXPECT
 from server.bridge import Bridge
@@ -48,6 +48,7 @@ from server.routes import ROUTES
 from server.sql_wire import AnswerMemory
 from server.tokens import Source
 from server.traffic import Traffic
+from server.worker import Worker
 
 REQUEST_ID: Final = istr("X-Request-Id")
 
@@ -56,7 +57,6 @@ _LOG = logging.getLogger("server")
 _REQUEST_ID_MAX_CHARS: Final = 128
 _CACHED_QUERIES: Final = 1024
 _CACHED_QUERY_MAX_CHARS: Final = 256
-_BACKLOG: Final = 1024
 
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
@@ -202,17 +202,20 @@ class App:
             reply.force_close()
 
 
-async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+async def serve(settings: Settings, announce: Callable[[str], None], worker: Worker | None = None) -> None:
     """Serve until SIGTERM or SIGINT; raises `OSError` or `KvfsError` where it cannot begin.
 
-    A second signal ends the process at once.
+    A second signal ends the process at once. A `worker` listens where its parent has bound, tells that
+    instead of announcing anything, and ends when the parent says so.
     """
-    _prepare(settings.data_dir)
+    prepare(settings.data_dir)
     sqlite.limit_memory(settings.config.sqlite_memory_bytes)
     loop = asyncio.get_running_loop()
-    stop = _signals(loop)
+    stop = _signals(loop) if worker is None else worker.asked_to_end(loop)
     paths = Paths(settings.data_dir, any_absolute=settings.any_absolute)
     gate = _gate(settings.tokens, paths, loop)
+    if worker is not None:
+        worker.heed()
     engine = Engine(paths, config=settings.config, turn=loop.call_soon_threadsafe)
     try:
         app = App(engine, loop, settings, gate)
@@ -222,24 +225,36 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         runner = web.ServerRunner(server, shutdown_timeout=_CONNECTIONS_END_S)
         await runner.setup()
         try:
-            site = web.TCPSite(runner, settings.host, settings.port, backlog=_BACKLOG)
-            await site.start()
-            if gate is None:
-                _warn_of_strangers(runner)
+            sites = _sites(runner, settings, worker)
+            for site in sites:
+                await site.start()
             _tune_memory()
             _tune_garbage_collection()
             if settings.config.watch:
                 threading.Thread(target=_open_folders, args=(engine,), name="kvfs-open", daemon=True).start()
-            announce(f"kvfs {kvfs.__version__} listening on {_url(runner)}, data in {paths.data_dir}")
+            if worker is None:
+                if gate is None:
+                    listening.warn_of_strangers(runner.addresses)
+                announce(listening.announcement(runner.addresses, paths.data_dir))
+            else:
+                worker.serves()
             await stop.wait()
             app.stop()
-            await site.stop()
+            for site in sites:
+                await site.stop()
             await server.finish(_REQUESTS_END_S)
         finally:
             await runner.cleanup()
             app.close()
     finally:
         await _close(engine)
+
+
+def _sites(runner: web.ServerRunner, settings: Settings, worker: Worker | None) -> list[web.BaseSite]:
+    """Where to listen."""
+    if worker is None:
+        return [web.TCPSite(runner, settings.host, settings.port, backlog=listening.BACKLOG)]
+    return [web.SockSite(runner, each, backlog=listening.BACKLOG) for each in worker.sockets]
 
 
 def _gate(tokens: Source, paths: Paths, loop: asyncio.AbstractEventLoop) -> Gate | None:
@@ -252,18 +267,7 @@ def _gate(tokens: Source, paths: Paths, loop: asyncio.AbstractEventLoop) -> Gate
     return gate
 
 
-def _warn_of_strangers(runner: web.ServerRunner) -> None:
-    """Without tokens nobody but this machine's users should reach the port."""
-    beyond = sorted({str(host) for host, *_ in runner.addresses if not ip_address(host).is_loopback})
-    if beyond:
-        _LOG.warning(
-            "NO TOKEN IS SET, and the server listens on %s: whoever reaches it can read, change and delete"
-            " everything. Set --token or --token-file, or listen on 127.0.0.1.",
-            ", ".join(beyond),
-        )
-
-
-def _prepare(data_dir: str) -> None:
+def prepare(data_dir: str) -> None:
     """Make the data dir if it is missing; raises `OSError` where it cannot be used."""
     try:
         os.path.realpath(data_dir).encode()
@@ -314,11 +318,6 @@ def _signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ask)
     return stop
-
-
-def _url(runner: web.ServerRunner) -> str:
-    host, port = runner.addresses[0][:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 async def _close(engine: Engine) -> None:

@@ -4,22 +4,46 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 import click
 
+from kvfs.errors import KvfsError
 from server.cli.exits import told_of
 from server.cli.options import check_tokens_set, option, token_options
+
+if TYPE_CHECKING:
+    from server.worker import Worker
 
 _DATA_DIR: Final = "/hoody/databases"
 _DATA_DIR_ELSE: Final = "./kvfs-data"
 _POSITIVE: Final = click.IntRange(min=1)
+_WORKERS_MOST: Final = 64
+_WORKERS: Final[click.ParamType[int]] = click.IntRange(1, _WORKERS_MOST)
+
+
+class WorkerCount(click.ParamType[int]):
+    """How many workers: a number, or `auto` for as many as there are cores to run on."""
+
+    name = "integer|auto"
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if value == "auto":
+            return min(len(os.sched_getaffinity(0)), _WORKERS_MOST)
+        return _WORKERS.convert(value, param, ctx)
 
 
 @click.command()
 @option("--host", default="127.0.0.1", help="The address to listen on.")
 @option(
     "--port", default=8080, type=click.IntRange(0, 65535), help="The port to listen on; 0 takes a free one."
+)
+@option(
+    "--workers",
+    default="1",
+    type=WorkerCount(),
+    help="How many processes share the port, each with a loop of its own; auto is one a core.",
 )
 @option(
     "--data-dir",
@@ -104,6 +128,7 @@ _POSITIVE: Final = click.IntRange(min=1)
 def serve(
     host: str,
     port: int,
+    workers: int,
     data_dir: str | None,
     token: str | None,
     token_file: str | None,
@@ -131,8 +156,7 @@ def serve(
     import uvloop
 
     from kvfs.config import Config
-    from kvfs.errors import KvfsError
-    from server import app, logs
+    from server import app, logs, supervising
     from server.tokens import Source
 
     check_tokens_set()
@@ -164,14 +188,29 @@ def serve(
             scan_interval_s=scan_interval,
         ),
     )
-    try:
-        uvloop.run(app.serve(settings, click.echo))
-    except OSError as exc:
-        click.echo(f"kvfs: {told_of(exc)}", err=True)
-        sys.exit(1)
-    except KvfsError as exc:
-        click.echo(f"kvfs: {exc.message}", err=True)
-        sys.exit(1)
+
+    def run(worker: Worker | None = None) -> None:
+        uvloop.run(app.serve(settings, click.echo, worker))
+
+    if workers == 1:
+        code = _code_of(run)
+    else:
+        code = _code_of(
+            lambda: supervising.supervise(
+                settings, workers, lambda worker: _code_of(lambda: run(worker)), click.echo
+            )
+        )
     sys.stdout.flush()
     # A thread that still works on something must not hold the process.
-    os._exit(0)
+    os._exit(code)
+
+
+def _code_of(serve: Callable[[], int | None]) -> int:
+    """The exit code; what keeps it from beginning is told in a line."""
+    try:
+        return serve() or 0
+    except OSError as exc:
+        click.echo(f"kvfs: {told_of(exc)}", err=True)
+    except KvfsError as exc:
+        click.echo(f"kvfs: {exc.message}", err=True)
+    return 1
