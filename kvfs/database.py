@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Final
 
 import apsw
 
 from kvfs import disk, idempotency, sqlite
-from kvfs.errors import InvalidParameters, from_os_error
+from kvfs.errors import InvalidParameters, Overloaded, from_os_error
 from kvfs.sqlite import ReadPool, Space
 from kvfs.status import DatabaseStatus
 
 _OPEN_WAIT_S: Final = 5.0
+_DELETE_WAIT_S: Final = 5.0
 
 
 class Database:
@@ -61,6 +62,11 @@ class Database:
         self.light = light
         with sqlite.errors("begin a transaction"):
             self._writing.execute("BEGIN" if self.readonly else "BEGIN IMMEDIATE")
+        try:
+            self.check_in_place()
+        except BaseException:
+            self.rollback()
+            raise
 
     def commit(self) -> None:
         sqlite.commit(self._writing)
@@ -114,6 +120,15 @@ class Database:
     def replaced(self) -> bool:
         return disk.identity(self.path) != self._identity
 
+    def check_in_place(self) -> None:
+        """Raise `Overloaded` where another process has deleted or replaced the file since it was opened.
+
+        Asked for inside a transaction that writes, it holds until that ends: `delete` waits for it. What was
+        committed to a file without a name would be lost.
+        """
+        if self.replaced():
+            raise Overloaded("The database was deleted or replaced: ask again", retry_after_s=1)
+
     def close(self) -> None:
         with self._close_lock:
             if self._closed:
@@ -129,14 +144,25 @@ class Database:
 
 
 def delete(path: str) -> int:
-    """Remove a database that nobody has open, and its side files; how many files that were."""
-    removed = 0
-    for name in sqlite.files_of(path):
-        try:
-            os.unlink(name)
-            removed += 1
-        except FileNotFoundError:
-            continue
-        except OSError as exc:
-            raise from_os_error(exc, f"delete {name}") from exc
-    return removed
+    """Remove a database that nobody here has open, and its side files; how many files that were.
+
+    Other processes may have it open: what they write comes before, or finds it gone. Raises
+    `InvalidSqliteHeader` for what is no database, `Overloaded` where it stays locked.
+    """
+    deadline = time.monotonic() + _DELETE_WAIT_S
+    with closing(sqlite.connect(path, deadline=deadline)) as connection:
+        if not connection.readonly("main"):
+            with sqlite.errors(f"delete {path}"):
+                sqlite.retry_busy(lambda: connection.execute("BEGIN IMMEDIATE"), deadline)
+        with sqlite.naming(path, alone=True):
+            return sum(_remove(name) for name in sqlite.files_of(path))
+
+
+def _remove(path: str) -> bool:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    except OSError as exc:
+        raise from_os_error(exc, f"delete {path}") from exc
+    return True

@@ -293,10 +293,7 @@ class Engine:
         path = self.paths.file(db)
         with self._path_lock(path):
             opened = self._find(path)
-            if opened is None:
-                # What is no database is not ours to delete; SQLite is the one to tell.
-                Database(path).close()
-            else:
+            if opened is not None:
                 self._retire(opened, Ending.DELETED)
             removed = database.delete(path)
         with suppress(KvfsError):
@@ -486,6 +483,10 @@ class Engine:
                     self._follow(key, location)
 
     def _tend(self, opened: _Open, *, checkpoint: bool, forget: bool) -> None:
+        if opened.volume.replaced() and not opened.volume.watching:
+            # Nothing of it will ever be asked for, and its disk space is taken until it is closed.
+            self._close_unused(opened)
+            return
         with self._kept_open(opened) as is_open:
             if not is_open:
                 return
@@ -503,13 +504,19 @@ class Engine:
                 self._vacant[opened.key] = opened.location
             return
         idle_s = time.monotonic() - opened.used
-        if idle_s > self.config.idle_close_s and not pending and not opened.writer.busy:
-            with self._path_lock(opened.key):
-                with self._lock:
-                    if opened.users or self._volumes.get(opened.key) is not opened:
-                        return
-                    self._forget(opened)
-                opened.close()
+        if idle_s > self.config.idle_close_s and not pending:
+            self._close_unused(opened)
+
+    def _close_unused(self, opened: _Open) -> None:
+        """Close a volume, unless somebody is at it."""
+        if opened.writer.busy:
+            return
+        with self._path_lock(opened.key):
+            with self._lock:
+                if opened.users or self._volumes.get(opened.key) is not opened:
+                    return
+                self._forget(opened)
+            opened.close()
 
     @contextmanager
     def _kept_open(self, opened: _Open) -> Iterator[bool]:

@@ -28,7 +28,7 @@ from typing import Final
 
 import apsw
 
-from kvfs import sqlite
+from kvfs import disk, sqlite
 from kvfs.errors import KvfsError, from_os_error
 from kvfs.model import NS
 from kvfs.sql.model import Executed
@@ -115,6 +115,7 @@ class QueryLog:
         # Guards the connection, and who takes from `_waiting`.
         self._lock = threading.Lock()
         self._connection: apsw.Connection | None = None
+        self._identity: tuple[int, int] | None = None
         self._thread: threading.Thread | None = None
         self._work = threading.Event()
         self._closed = False
@@ -199,8 +200,12 @@ class QueryLog:
 
     def _flushed(self) -> apsw.Connection:
         """The connection, when what waited is written. The lock is held."""
-        if self._connection is None:
+        if self._connection is None or disk.identity(self._path) != self._identity:
+            # Another process may have found the file damaged, and begun it anew.
+            if self._connection is not None:
+                self._connection.close()
             self._connection = self._open()
+            self._identity = disk.identity(self._path)
         connection = self._connection
         taken: list[tuple[str, Executed]] = []
         while self._waiting:
@@ -227,9 +232,10 @@ class QueryLog:
         except KvfsError as exc:
             if not sqlite.is_damage(exc):
                 raise
-            for name in sqlite.files_of(self._path):
-                with suppress(FileNotFoundError):
-                    os.unlink(name)
+            with sqlite.naming(self._path, alone=True):
+                for name in sqlite.files_of(self._path):
+                    with suppress(FileNotFoundError):
+                        os.unlink(name)
             return self._connect()
 
     def _connect(self) -> apsw.Connection:

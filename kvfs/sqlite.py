@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,6 +66,42 @@ def connect(
     flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE
     if create:
         flags |= apsw.SQLITE_OPEN_CREATE
+    with naming(path):
+        return _connected(
+            path, flags, create=create, shrinkable=shrinkable, synchronous=synchronous, deadline=deadline
+        )
+
+
+@contextmanager
+def naming(path: str, *, alone: bool = False) -> Iterator[None]:
+    """Nobody deletes a database in this one's folder meanwhile; `alone`: and nobody opens one.
+
+    So that no connection has a file of one database, and side files of another that came after it. It holds
+    between processes that ask for it; where a folder cannot be locked, it holds for nobody.
+    """
+    try:
+        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        yield  # whoever opens something there is told why it cannot be
+        return
+    try:
+        with suppress(OSError):
+            fcntl.flock(folder, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _connected(
+    path: str,
+    flags: int,
+    *,
+    create: bool,
+    shrinkable: bool,
+    synchronous: Literal["FULL", "OFF"],
+    deadline: float | None,
+) -> apsw.Connection:
+    readonly = bool(flags & apsw.SQLITE_OPEN_READONLY)
     try:
         connection = apsw.Connection(path, flags=flags, statementcachesize=_STATEMENTS_CACHED)
     except apsw.Error as exc:

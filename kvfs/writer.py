@@ -354,6 +354,8 @@ class Writer:
                 self._volume.begin(light=False)
                 return True
             except Overloaded as exc:
+                if self._volume.replaced():
+                    raise
                 time.sleep(_LOCKED_PAUSE_S)
                 now = time.monotonic()
                 late = [job for job in jobs if job.deadline is not None and now >= job.deadline]

@@ -149,7 +149,8 @@ class SqlDatabase:
             self._writing = self._open(readonly=False, deadline=deadline)
         transaction = Transaction(self._writing, make_rows, self._clock)
         with self._recorded(transaction):
-            return _run_and_commit(self._writing, transaction, items, deadline)
+            check = self._database.check_in_place
+            return _run_and_commit(self._writing, transaction, items, deadline, check=check)
 
     @contextmanager
     def _recorded(self, transaction: Transaction) -> Iterator[None]:
@@ -199,9 +200,15 @@ def rehearse(
 
 
 def _run_and_commit(
-    session: Session, transaction: Transaction, items: Sequence[Item], deadline: float
+    session: Session,
+    transaction: Transaction,
+    items: Sequence[Item],
+    deadline: float,
+    *,
+    check: Callable[[], None] = lambda: None,
 ) -> list[Result] | Failure:
     with session.transaction(Mode.TRANSACTION, deadline):
+        check()
         outcome = transaction.run(items)
         if not isinstance(outcome, Failure):
             try:

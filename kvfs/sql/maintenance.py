@@ -171,7 +171,10 @@ class Maintenance:
             if self._database.readonly:
                 raise DatabaseError("The database is read-only")
             with self._connected(deadline, readonly=False) as connection:
-                return work(connection, deadline)
+                result = work(connection, deadline)
+            # What was done to a file that had lost its name counts for nothing.
+            self._database.check_in_place()
+            return result
 
         return self._writer.submit_alone(run, deadline=deadline)
 
