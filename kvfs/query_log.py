@@ -159,6 +159,12 @@ class QueryLog:
         """Forget one entry of a database; whether there was such."""
         return self._delete(_DELETE_ONE, (db, entry_id)) > 0
 
+    def flush(self) -> None:
+        """Write what waits, so that other processes see it."""
+        if self._waiting:
+            with self._lock:
+                self._flushed()
+
     def close(self) -> None:
         """Write what waits, and close."""
         with self._lock:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Final
 
+import orjson
 from aiohttp import web
 from multidict import istr
 
@@ -30,7 +31,7 @@ from kvfs.engine import Engine
 from kvfs.errors import KvfsError, from_os_error
 from kvfs.model import INLINE_MAX_BYTES
 from kvfs.paths import Paths
-from server import listening
+from server import health, listening, metrics
 from server.access_log import AccessLog
 from server.body import CONTENT_LENGTH, EXPECT
 from server.bridge import Bridge
@@ -40,6 +41,7 @@ from server.feed import Feeds
 from server.gate import Gate
 from server.logs import of_request
 from server.params import Params
+from server.peers import Peers
 from server.protocol import Server
 from server.reply import CLIENT_GONE, Reply
 from server.request import Request
@@ -90,7 +92,12 @@ class App:
     """Answers requests. The event loop's own, but for what the bridge does."""
 
     def __init__(
-        self, engine: Engine, loop: asyncio.AbstractEventLoop, settings: Settings, gate: Gate | None
+        self,
+        engine: Engine,
+        loop: asyncio.AbstractEventLoop,
+        settings: Settings,
+        gate: Gate | None,
+        worker: Worker | None = None,
     ) -> None:
         self._gate = gate
         self._bridge = Bridge(engine, loop)
@@ -104,10 +111,11 @@ class App:
             self._bridge,
             self._feeds,
             kvfs.__version__,
-            time.monotonic(),
+            time.monotonic() if worker is None else worker.started,
             lambda: self.connections(),
             AnswerMemory(),
             self._traffic,
+            Peers(worker),
         )
         self._router = Router(ROUTES)
         self._params: dict[str, Params] = {}
@@ -117,9 +125,33 @@ class App:
         self._stamp = ""
         self.stopping = False
 
+    async def answer_peers(self) -> None:
+        """Answer what other workers ask, from now on."""
+        services = self._services
+
+        async def health_of_own() -> bytes:
+            return health.DEGRADED if services.engine.degraded else health.OK
+
+        async def flush() -> bytes:
+            await services.bridge.run(services.engine.queries.flush, None)
+            return health.OK
+
+        async def cache() -> bytes:
+            return orjson.dumps(await health.cached(services, None))
+
+        await services.peers.answer(
+            {
+                "health": health_of_own,
+                "cache": cache,
+                "metrics": lambda: metrics.exposed(services, None),
+                "flush": flush,
+            }
+        )
+
     def stop(self) -> None:
         """Begin to stop: what waits for something to happen ends, what is being worked on goes on."""
         self.stopping = True
+        self._services.peers.close()
         self._feeds.close()
 
     def close(self) -> None:
@@ -218,13 +250,14 @@ async def serve(settings: Settings, announce: Callable[[str], None], worker: Wor
         worker.heed()
     engine = Engine(paths, config=settings.config, turn=loop.call_soon_threadsafe)
     try:
-        app = App(engine, loop, settings, gate)
+        app = App(engine, loop, settings, gate, worker)
         log = AccessLog(sys.stdout.buffer) if settings.access_log else None
         server = Server(app.handle, app.refuse, log)
         app.connections = lambda: len(server.connections)
         runner = web.ServerRunner(server, shutdown_timeout=_CONNECTIONS_END_S)
         await runner.setup()
         try:
+            await app.answer_peers()
             sites = _sites(runner, settings, worker)
             for site in sites:
                 await site.start()

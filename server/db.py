@@ -38,6 +38,8 @@ async def delete_database(exchange: Exchange) -> Reply:
     if exchange.params.text("confirm") != "yes":
         raise InvalidParameters("confirm must be exactly yes")
     delete = partial(exchange.engine.delete_database, db)
+    # What another worker has still to log of it would otherwise come after.
+    await exchange.services.peers.ask("flush")
     path, files_removed = await exchange.bridge.run(delete, exchange.deadline)
     return wire.json_reply({"success": True, "deleted": True, "path": path, "files_removed": files_removed})
 

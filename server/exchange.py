@@ -17,6 +17,7 @@ from server.body import Body
 from server.bridge import Bridge
 from server.feed import Feeds
 from server.params import Params, Target
+from server.peers import Peers
 from server.request import Headers, Request
 from server.sql_wire import AnswerMemory
 from server.traffic import Traffic
@@ -41,6 +42,8 @@ class Services:
     """How many clients are connected."""
     answers: AnswerMemory
     traffic: Traffic
+    peers: Peers
+    """The other workers."""
 
     @property
     def config(self) -> Config:

@@ -28,7 +28,7 @@ from server.traffic import Traffic
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
-WATCHER_STATES: Final = ("off", "starting", "watching", "scanning", "failed")
+WATCHER_STATES: Final = ("off", "starting", "watching", "scanning", "failed", "standby")
 
 _PATH: Final = ("path",)
 _US: Final = 1e6
@@ -42,11 +42,11 @@ def exposed(status: Callable[[], EngineStatus], traffic: Traffic, *, connections
     """The metrics as text. `status` is asked; this may take long."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    registry.register(_Gathered([*_of_server(traffic, connections, version), *_of_engine(status())]))
+    registry.register(Gathered([*_of_server(traffic, connections, version), *_of_engine(status())]))
     return generate_latest(registry)
 
 
-class _Gathered(Collector):
+class Gathered(Collector):
     """Metrics that are there already."""
 
     def __init__(self, families: Iterable[Metric]) -> None:

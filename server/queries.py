@@ -54,6 +54,8 @@ async def delete(exchange: Exchange) -> Reply:
 async def _ask(exchange: Exchange, ask: Callable[[QueryLog, str], T]) -> tuple[str, T]:
     """The database's real path, and what the log says of it."""
     engine, db = exchange.engine, exchange.params.db()
+    # What ran in another worker a moment ago is to be there too.
+    await exchange.services.peers.ask("flush")
 
     def work() -> tuple[str, T]:
         path = engine.paths.file(db)

@@ -388,7 +388,7 @@ CACHE: Final = shape(
                     "files": INTEGER,
                     "indexed_keys": INTEGER,
                     "indexed_folders": INTEGER,
-                    "watcher": {"enum": ["off", "starting", "watching", "scanning", "failed"]},
+                    "watcher": {"enum": ["off", "starting", "watching", "scanning", "failed", "standby"]},
                     "watcher_reason": or_null(STRING),
                     "watcher_restarts": INTEGER,
                     "events_seen": INTEGER,

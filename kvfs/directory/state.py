@@ -103,6 +103,10 @@ class Home:
     def lock(self) -> str:
         return os.path.join(self.path, f"{self.table}.lock")
 
+    @property
+    def watch(self) -> str:
+        return os.path.join(self.path, f"{self.table}.watch")
+
     def set_aside(self) -> list[str]:
         """The paths of damaged op-logs that were set aside, the oldest first."""
         try:

@@ -471,7 +471,10 @@ class DirectoryStore:
             )
 
         new = folder.state.index.applied_seq < 0
-        self._recording = Recording(begin, watching.catch_up if new else None)
+        try:
+            self._recording = Recording(begin, watching.catch_up if new else None, folder.state.home.watch)
+        except OSError as exc:
+            raise from_os_error(exc, f"watch {self._path}") from exc
 
     def _scan(self, folder: Folder, prefix: str, now_ns: int, *, everything: bool) -> Iterator[str]:
         tree, index = folder.tree, folder.state.index
@@ -540,4 +543,6 @@ def _changed(folder: Folder, key: str) -> bool:
 def _watcher(recording: Recording | None, seen: RecorderStatus | None) -> str:
     if recording is None:
         return "off"
+    if recording.standing_by:
+        return "standby"
     return "starting" if seen is None else seen.watcher

@@ -158,10 +158,14 @@ class Server(ServerProcess):
                 return found
             after = page.next_after
 
-    def is_watching(self) -> bool:
+    def watcher(self) -> str:
+        """How the watcher of the folder fares; empty where it is not open."""
         assert self._client is not None
         stores = self._client.request("GET", "/health/cache", {}).json()["directory_stores"]
-        return [each["watcher"] for each in stores if each["path"] == str(self.folder.root)] == ["watching"]
+        return next((each["watcher"] for each in stores if each["path"] == str(self.folder.root)), "")
+
+    def is_watching(self) -> bool:
+        return self.watcher() == "watching"
 
     def watches(self) -> None:
         """Wait until outside edits raise events."""

@@ -24,7 +24,7 @@ ROUNDS = 15
 
 
 class Pair:
-    """Two servers that watch the same folder."""
+    """Two servers of the same folder, which `one` watches."""
 
     def __init__(self, one: Server, other: Server, folder: Folder) -> None:
         self.one = one
@@ -111,7 +111,8 @@ def pair(tmp_path: Path, folder: Folder) -> Iterator[Pair]:
         for server in servers:
             server.start()
             server.store.all_keys()
-            server.watches()
+        servers[0].watches()
+        assert servers[1].watcher() == "standby"
         yield Pair(servers[0], servers[1], folder)
         for server in servers:
             server.stop()
@@ -143,7 +144,7 @@ def test_what_one_wrote_or_somebody_edited_the_other_shows_at_once(pair: Pair, f
     assert len([op for op in log if op.key.startswith("edited/")]) == ROUNDS
 
 
-def test_an_edit_that_nobody_asks_for_is_recorded_once_by_two_watchers(pair: Pair, folder: Folder) -> None:
+def test_an_edit_that_nobody_asks_for_is_recorded_once(pair: Pair, folder: Folder) -> None:
     pair.one.store.set("k", b"1")
     for number in range(200):
         folder.replace(f"quiet/{number}", b"%d" % number)
@@ -177,6 +178,20 @@ def test_when_one_is_killed_the_other_goes_on(pair: Pair, folder: Folder) -> Non
     pair.acknowledged.acks += others.acks
     pair.ends_well(edits, unanswered=2)
     pair.other.start()
+    pair.say_the_same()
+
+
+def test_when_the_one_that_watches_is_killed_the_other_takes_over(pair: Pair, folder: Folder) -> None:
+    pair.one.kill()
+    folder.replace("edited/meanwhile", b"1")
+    pair.other.watches()
+    folder.gets_recorded()
+    folder.replace("edited/after", b"2")
+    folder.gets_recorded()
+    assert [op.op_number for op in folder.check()] == [1, 1]
+    pair.one.start()
+    pair.one.store.all_keys()
+    assert pair.one.watcher() == "standby"
     pair.say_the_same()
 
 
