@@ -143,6 +143,20 @@ class Database:
         self._writing.close()
 
 
+def claim(path: str) -> bool:
+    """Make an empty file, of which SQLite makes a database; False where there is something, or cannot be.
+
+    Of several processes that want it, one makes it.
+    """
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except OSError:
+        return False  # what keeps it from being made, SQLite tells
+    # Nobody in this process has locks on a file that was not there.
+    os.close(fd)
+    return True
+
+
 def delete(path: str) -> int:
     """Remove a database that nobody here has open, and its side files; how many files that were.
 

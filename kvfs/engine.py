@@ -277,12 +277,12 @@ class Engine:
         self.paths.file(path, create=True)
         location = self.paths.store(path, table=kv_table, create=True)
         with self._path_lock(_volume_key(location)):
-            existed = os.path.exists(location.path)
+            made = database.claim(location.path)
             lease = self._lease(path, kv_table, location, create=True, deadline=None)
         with lease as handle:
             if kv_table is not None:
                 handle.come_into_being()
-        return not existed
+        return made
 
     def delete_database(self, db: str) -> tuple[str, int]:
         """Delete a database file and its side files, after everything on it has ended.

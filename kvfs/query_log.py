@@ -2,7 +2,7 @@
 
 One SQLite file for a server, `<data dir>/.kvfs/queries.db`, outside every user's database. Format:
 
-    id          INTEGER  the order of all entries; never reused
+    id          INTEGER  the order in which entries were written; never reused
     db          TEXT     the real path of the database
     sql         TEXT     as it was sent, cut off after 10 000 characters; never the values bound to it
     ts_ns       INTEGER  when it began, Unix nanoseconds
@@ -56,6 +56,7 @@ CREATE TABLE IF NOT EXISTS queries (
     error TEXT
 );
 CREATE INDEX IF NOT EXISTS queries_db ON queries (db, id);
+CREATE INDEX IF NOT EXISTS queries_time ON queries (db, ts_ns, id);
 """
 _ADD: Final = "INSERT INTO queries (db, sql, ts_ns, duration_us, rows, error) VALUES (?,?,?,?,?,?)"
 _PRUNE: Final = (
@@ -63,7 +64,8 @@ _PRUNE: Final = (
     " (SELECT id FROM queries WHERE db = :db ORDER BY id DESC LIMIT 1 OFFSET :most)"
 )
 _NEWEST: Final = (
-    "SELECT id, sql, ts_ns, duration_us, rows, error FROM queries WHERE db = ? ORDER BY id DESC LIMIT ?"
+    "SELECT id, sql, ts_ns, duration_us, rows, error FROM queries WHERE db = ?"
+    " ORDER BY ts_ns DESC, id DESC LIMIT ?"
 )
 _COUNT: Final = "SELECT count(*) FROM queries WHERE db = ?"
 _TOTALS: Final = (

@@ -15,6 +15,7 @@ from tests.http.wire import BASE, Answer, Connection, Endpoint, Headers, key_pat
 
 TABLE = "things"
 _COOKIES = ".cookies"
+_CLOCK = "clock"
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 
 
@@ -133,5 +134,6 @@ class Store:
                 path = Path(above, name)
                 key_file = self.directory and self.folder in path.parents
                 readable = key_file and path.is_file() and not path.is_symlink()
-                if not name.endswith(_SIDE_FILES):
+                # Each process that opens a folder makes the clock anew.
+                if not name.endswith(_SIDE_FILES) and name != _CLOCK:
                     yield str(path.relative_to(self.home)), path.read_bytes() if readable else b""
