@@ -15,8 +15,8 @@ queue like any other, runs in the writer's thread, and no batch is under way mea
 - With a `turn` (a server's event loop gives one) deciding and finishing run there, and only the waiting in
   the thread. Both halves hold the GIL for most of their time, so a second thread for them gains nothing,
   and handing the GIL to and fro for every statement costs more than the statements. What may take long
-  (`heavy` work, large values, another program's lock, recovery) is all left to the thread; a step that
-  comes upon it on the way raises `TooHeavy` and begins again there.
+  (`heavy` work, large values, recovery) is all left to the thread; a step that comes upon it on the way
+  raises `TooHeavy` and begins again there. Another program's lock is waited for there too, and no more.
 """
 
 from __future__ import annotations
@@ -51,7 +51,11 @@ _LOG = logging.getLogger("kvfs.writer")
 _BATCH_JOBS: Final = 256
 _BATCH_BYTES: Final = 32 << 20
 _GATHER_TURNS: Final = 8
-_LOCKED_PAUSE_S: Final = 0.005
+# How often a lock is tried that another program has: between two of its commits there is little time, so often
+# at first; who holds it for long is not asked all the time.
+_LOCKED_PAUSE_S: Final = 0.0003
+_LOCKED_PAUSE_MAX_S: Final = 0.005
+_LOCKED_PAUSE_PART: Final = 16
 
 
 class Batch:
@@ -263,22 +267,42 @@ class Writer:
         if any(job.heavy for job in jobs):
             self._steps.put(partial(self._write_heavily, jobs, answers))
             return
+        if not jobs:
+            self._end_batch(answers)
+            return
         try:
-            if jobs:
-                self._volume.begin(light=True)
-                answers += self._decide(jobs, light=True)
-        except TooHeavy:
-            self._volume.rollback()
-            self._steps.put(partial(self._write_heavily, jobs, answers))
+            self._volume.begin(light=True)
+        except Overloaded:
+            self._steps.put(partial(self._wait_for_lock, jobs, answers))
         except Exception:
-            # Whatever it was, waiting for a lock or telling one bad write from its neighbours takes long.
             self._volume.rollback()
             self._steps.put(partial(self._write_heavily, jobs, answers))
         else:
-            if jobs:
-                self._steps.put(partial(self._commit_lightly, jobs, answers))
-            else:
-                self._end_batch(answers)
+            self._decide_lightly(jobs, answers)
+
+    def _wait_for_lock(self, jobs: list[_Job[Any]], answers: _Answers) -> None:
+        """Begin when another program lets go of the lock; the rest is done in a turn again."""
+        try:
+            begun = self._begin_patiently(jobs, light=True)
+        except Exception:
+            self._volume.rollback()
+            self._write_heavily(jobs, answers)
+            return
+        if begun:
+            decide = partial(self._decide_lightly, jobs, answers)
+            self._take_turn(decide, instead=decide)
+        else:
+            self._end_batch(answers)
+
+    def _decide_lightly(self, jobs: list[_Job[Any]], answers: _Answers) -> None:
+        try:
+            answers += self._decide(jobs, light=True)
+        except Exception:
+            # Whatever it was: what takes long, or telling one bad write from its neighbours.
+            self._volume.rollback()
+            self._steps.put(partial(self._write_heavily, jobs, answers))
+        else:
+            self._steps.put(partial(self._commit_lightly, jobs, answers))
 
     def _commit_lightly(self, jobs: list[_Job[Any]], answers: _Answers) -> None:
         error: Exception | None = None
@@ -333,7 +357,7 @@ class Writer:
 
         Jobs whose deadline passes before that are answered, and taken out of the list.
         """
-        while self._begin_patiently(jobs):
+        while self._begin_patiently(jobs, light=False):
             try:
                 answers = self._decide(jobs, light=False)
                 self._commit(len(jobs))
@@ -347,17 +371,19 @@ class Writer:
                 return answers
         return []
 
-    def _begin_patiently(self, jobs: list[_Job[Any]]) -> bool:
+    def _begin_patiently(self, jobs: list[_Job[Any]], *, light: bool) -> bool:
         """Begin, waiting while another program has the lock; False if no job can wait so long."""
+        began = time.monotonic()
         while jobs:
             try:
-                self._volume.begin(light=False)
+                self._volume.begin(light=light)
                 return True
             except Overloaded as exc:
                 if self._volume.replaced():
                     raise
-                time.sleep(_LOCKED_PAUSE_S)
                 now = time.monotonic()
+                waited_s = now - began
+                time.sleep(min(max(_LOCKED_PAUSE_S, waited_s / _LOCKED_PAUSE_PART), _LOCKED_PAUSE_MAX_S))
                 late = [job for job in jobs if job.deadline is not None and now >= job.deadline]
                 if late:
                     jobs[:] = [job for job in jobs if job.deadline is None or now < job.deadline]
