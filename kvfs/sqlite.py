@@ -37,7 +37,9 @@ SQLITE_VERSION: Final = apsw.sqlite_lib_version()
 
 _STATEMENTS_CACHED: Final = 200
 _CACHE_KIB: Final = 8192
-_BUSY_PAUSE_S: Final = 0.005
+_BUSY_PAUSE_S: Final = 0.0003
+_BUSY_PAUSE_MAX_S: Final = 0.005
+_BUSY_PAUSE_PART: Final = 16
 # A commit writes and syncs whole pages, and a small value changes few bytes of each: small pages make a
 # durable write cheap. docs/decisions/0003 has the figures.
 _PAGE_BYTES: Final = 1024
@@ -213,13 +215,25 @@ def retry_busy(attempt: Callable[[], T], deadline: float | None) -> T:
 
     Only BUSY is tried again. With None there is one attempt. Raises `Overloaded` at the end.
     """
+    began = time.monotonic()
     while True:
         try:
             return attempt()
         except (apsw.BusyError, apsw.LockedError) as exc:
-            if deadline is None or time.monotonic() + _BUSY_PAUSE_S > deadline:
+            now = time.monotonic()
+            pause_s = busy_pause_s(now - began)
+            if deadline is None or now + pause_s > deadline:
                 raise translate(exc) from exc
-            time.sleep(_BUSY_PAUSE_S)
+            time.sleep(pause_s)
+
+
+def busy_pause_s(waited_s: float) -> float:
+    """After how long to try again for a lock that another program has, having waited so long.
+
+    Soon at first, since between two commits of a busy program there is little time; whoever holds it for
+    long is not asked all the time.
+    """
+    return min(max(_BUSY_PAUSE_S, waited_s / _BUSY_PAUSE_PART), _BUSY_PAUSE_MAX_S)
 
 
 def fetch(

@@ -31,6 +31,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final, Generic, TypeVar
 
+from kvfs import sqlite
 from kvfs.commits import Commits
 from kvfs.config import Config
 from kvfs.errors import DeadlineExceeded, IdempotencyKeyMismatch, KvfsError, Overloaded, from_os_error
@@ -51,11 +52,6 @@ _LOG = logging.getLogger("kvfs.writer")
 _BATCH_JOBS: Final = 256
 _BATCH_BYTES: Final = 32 << 20
 _GATHER_TURNS: Final = 8
-# How often a lock is tried that another program has: between two of its commits there is little time, so often
-# at first; who holds it for long is not asked all the time.
-_LOCKED_PAUSE_S: Final = 0.0003
-_LOCKED_PAUSE_MAX_S: Final = 0.005
-_LOCKED_PAUSE_PART: Final = 16
 
 
 class Batch:
@@ -382,8 +378,7 @@ class Writer:
                 if self._volume.replaced():
                     raise
                 now = time.monotonic()
-                waited_s = now - began
-                time.sleep(min(max(_LOCKED_PAUSE_S, waited_s / _LOCKED_PAUSE_PART), _LOCKED_PAUSE_MAX_S))
+                time.sleep(sqlite.busy_pause_s(now - began))
                 late = [job for job in jobs if job.deadline is not None and now >= job.deadline]
                 if late:
                     jobs[:] = [job for job in jobs if job.deadline is None or now < job.deadline]

@@ -409,6 +409,7 @@ CACHE: Final = shape(
         ),
         "failed": array(shape({"path": STRING, "message": STRING})),
         "connections": INTEGER,
+        "workers": array(shape({"worker": INTEGER, "connections": INTEGER})),
     }
 )
 
