@@ -12,10 +12,10 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3 python3.12 python3.13 pytho
 	$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format examples bench soak lock clean
+.PHONY: help serve test check format examples reference bench soak lock clean
 
 help:
-	@echo "targets: serve test check format examples bench soak lock clean"
+	@echo "targets: serve test check format examples reference bench soak lock clean"
 
 # exec: a signal sent to the recipe's process reaches the server itself.
 serve: $(READY)
@@ -43,6 +43,10 @@ format: $(READY)
 # The answers in server/openapi/stories/, filled in and brought up to date by a real server.
 examples: $(READY)
 	@$(BIN)/python -m tests.openapi.telling
+
+# What the documents say of commands and options, from the commands themselves.
+reference: $(READY)
+	@$(BIN)/python -m tests.docs.reference
 
 # One script a subject; BENCH names others than all.
 BENCH ?= $(wildcard benchmarks/*.py)
