@@ -106,13 +106,13 @@ def options(home: Path, document: str) -> Iterator[str]:
             yield from ("--token-file", str(home / block.file))
 
 
-@pytest.mark.skipif(
-    any(shutil.which(name) is None for name in PROGRAMS), reason=f"one of {PROGRAMS} is not installed"
-)
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("document", [path for path in documents() if blocks(path, "console")])
 def test_commands_print_what_the_document_says(tmp_path: Path, document: str) -> None:
     told = [*steps(document)]
+    for program in PROGRAMS:
+        if shutil.which(program) is None and any(program in step.command for step in told):
+            pytest.skip(f"{program} is not installed")
     with ServerProcess(tmp_path, *options(tmp_path, document)) as server:
         url = f"http://{server.host}:{server.port}"
         furnish(tmp_path, document, url)

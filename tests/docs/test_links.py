@@ -13,6 +13,7 @@ from tests.docs.documents import ROOT, documents, everything, prose
 
 INDEX = "docs/README.md"
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
+_SOURCE = re.compile(r"`((?:benchmarks|docker|kvfs|server|tests)/[\w./-]+)`")
 
 
 def links(document: str) -> Iterator[tuple[str, str]]:
@@ -39,6 +40,11 @@ def test_links_lead_somewhere(document: str) -> None:
     for path, anchor in links(document):
         assert (ROOT / path).exists(), path
         assert not anchor or anchor in anchors(path), f"{path}#{anchor}"
+
+
+@pytest.mark.parametrize("document", documents())
+def test_sources_that_are_named_are_there(document: str) -> None:
+    assert [path for path in _SOURCE.findall(prose(document)) if not (ROOT / path).exists()] == []
 
 
 def test_the_index_names_every_document() -> None:
