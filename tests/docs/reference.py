@@ -148,7 +148,7 @@ def _default(option: click.Option) -> str:
         return "needed"
     if option.secondary_opts:
         return f"`{option.opts[0] if value else option.secondary_opts[0]}`"
-    if option.is_flag or not isinstance(value, int | float | str):
+    if option.is_flag or value == "" or not isinstance(value, int | float | str):
         return ""
     if isinstance(value, int) and value and value % (1 << 20) == 0:
         return f"{value >> 20} MiB"
