@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.docs.documents import Block, blocks, documents
+from tests.docs.documents import Block, blocks, documents, text
 
 RUN = {"console": "test_console.py", "python": "test_python.py"}
 READ: dict[str, Callable[[str], Any]] = {"json": json.loads, "toml": tomllib.loads, "yaml": yaml.safe_load}
@@ -35,6 +36,12 @@ def all_blocks() -> Iterator[tuple[str, Block]]:
 
 def excused(document: str, block: Block) -> tuple[str, str] | None:
     return next((key for key in NOT_RUN if key[0] == document and block.text.startswith(key[1])), None)
+
+
+@pytest.mark.parametrize("document", documents())
+def test_every_fence_is_one_of_a_block(document: str) -> None:
+    fences = re.findall(r"^ *(?:```|~~~)", text(document), re.MULTILINE)
+    assert len(fences) == 2 * len(blocks(document))
 
 
 @pytest.mark.parametrize(
