@@ -69,9 +69,9 @@ def furnish(home: Path, document: str, url: str) -> None:
 
 
 def environment(home: Path, url: str) -> dict[str, str]:
-    """The variables of a shell in this folder: what the documents take for granted."""
+    """The variables of a shell in this folder: what the documents take for granted, and no repository's."""
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if not name.startswith(("KVFS_", "GIT_"))},
         "PATH": f"{home / '.venv/bin'}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "KVFS_URL": url,
