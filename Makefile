@@ -7,6 +7,9 @@ READY := $(VENV)/.ready
 PIP   := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS  ?=
 
+# Tests start a thousand processes, each of which would compile everything again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # The first of these that runs and is new enough; `make PYTHON=...` overrides it.
 PYTHON ?= $(firstword $(foreach p,python3.11 python3 python3.12 python3.13 python3.14,\
 	$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
