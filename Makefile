@@ -47,11 +47,11 @@ format: $(READY)
 examples: $(READY)
 	@$(BIN)/python -m tests.openapi.telling
 
-# One script a subject; BENCH names others than all.
-BENCH ?= $(wildcard benchmarks/*.py)
+# kvfs beside its peers: make bench ARGS=--short takes less than a minute, and writes nothing down.
+ARGS_OF_BENCH = $(or $(ARGS),--write docs/benchmarks.md)
 
 bench: $(READY)
-	@for script in $(BENCH); do echo "$$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done
+	@$(BIN)/python -m benchmarks $(ARGS_OF_BENCH)
 
 # The newest versions that pyproject.toml allows, resolved in a fresh environment on the oldest supported
 # Python, where the most conditional dependencies apply.

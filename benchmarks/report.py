@@ -52,8 +52,8 @@ def document(rows: Sequence[Row], *, rounds: int, seconds: int) -> str:
         [
             "# Benchmarks",
             "",
-            "Written by `make bench`. Figures of one machine tell nothing of another: what counts are the ratios,",
-            f"each the median of {rounds} turns of {seconds} s on either side, taken one after the other.",
+            "Written by `make bench`. Figures of one machine tell nothing of another: what counts are the",
+            f"ratios, each the median of {rounds} turns of {seconds} s on either side, taken one after the other.",
             "The spread is the lowest and the highest of them. What the lines are is told in",
             "[benchmarks/README.md](../benchmarks/README.md).",
             "",
