@@ -3,8 +3,8 @@
     python -m benchmarks [--short] [--only WORD] [--rounds 5] [--seconds 3] [--at PATH] [--write FILE]
 
 Each line takes turns: kvfs, the peer, kvfs, the peer; its figure is the median of the ratios of the turns,
-with the lowest and the highest beside it. The load is wrk's, with 32 connections unless said, on one core, and
-the servers on another, where there are two. Peers that are not installed are named, and their lines left out.
+with the lowest and the highest beside it. The load is wrk's, with 32 connections unless said, on one core,
+and the servers on another, where there are two. Peers that are not installed are named, and their lines left out.
 """
 
 from __future__ import annotations
