@@ -4,7 +4,8 @@
 
 Each line takes turns: kvfs, the peer, kvfs, the peer; its figure is the median of the ratios of the turns,
 with the lowest and the highest beside it. The load is wrk's, with 32 connections unless said, on one core,
-and the servers on another, where there are two. Peers that are not installed are named, and their lines left out.
+and the servers on another, where there are two. Peers that are not installed are named, and their lines are
+left out.
 """
 
 from __future__ import annotations
