@@ -204,7 +204,7 @@ class App:
 
 
 def _turns(loop: asyncio.AbstractEventLoop) -> Turn:
-    """Has steps taken in the loop's turns. From its own thread it need not be woken, which costs two calls."""
+    """Has steps taken in turns of the loop, which need not be woken by its own thread."""
     here = threading.get_ident()
 
     def turn(step: Callable[[], None]) -> None:
