@@ -11,9 +11,10 @@ raise is a `kvfs.errors.KvfsError`, by the server's codes, or of `kvfs.client.er
 
 from kvfs.client.asynchronous import AsyncClient, AsyncDatabase, AsyncTable
 from kvfs.client.blocking import Client, Database, Table
-from kvfs.client.errors import NoAnswer, TransactionFailed, UnexpectedAnswer, Unreachable
+from kvfs.client.errors import NoAnswer, UnexpectedAnswer, Unreachable
 from kvfs.client.records import Item, JsonText, Query, Statement
 from kvfs.client.retries import NO_RETRIES, Retries
+from kvfs.errors import TransactionFailed
 
 __all__ = [
     "AsyncClient",

@@ -53,7 +53,7 @@ def test_what_a_handle_returns_is_public() -> None:
         if not method.__name__.startswith("_")
         for name in re.findall(r"\b[A-Z]\w+", str(inspect.signature(method).return_annotation))
     }
-    assert named - {"Callable", "Iterator", "None"} <= set(kvfs.__all__)
+    assert named - {"Callable", "Generator", "Iterator", "None"} <= set(kvfs.__all__)
 
 
 def test_without_create_nothing_is_made(path: str, tmp_path: Path) -> None:
