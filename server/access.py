@@ -23,6 +23,8 @@ class Scope(enum.Enum):
 
     OPEN = enum.auto()
     """Nothing: no token is needed."""
+    ANY = enum.auto()
+    """Nothing, but there must be a token."""
     KEY = enum.auto()
     """The key in the path."""
     PREFIX = enum.auto()
@@ -45,6 +47,7 @@ class Need:
 
 
 OPEN: Final = Need(Scope.OPEN)
+ANY: Final = Need(Scope.ANY)
 READ_KEY: Final = Need(Scope.KEY)
 WRITE_KEY: Final = Need(Scope.KEY, writes=True)
 READ_PREFIX: Final = Need(Scope.PREFIX)
@@ -134,6 +137,8 @@ class Permit:
 
     def _covers(self, need: Need, key: str) -> bool:
         scope, grant = need.scope, self._grant
+        if scope is Scope.ANY:
+            return True
         if scope is Scope.SERVER or not self._covers_database(self._params.db(need.database)):
             return False
         if scope is Scope.DATABASE:

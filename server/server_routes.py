@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from server import api_docs, health, metrics, schemas
-from server.access import OPEN, READ_SERVER
+from server.access import ANY, OPEN, READ_SERVER, Need
 from server.errors import JSON
 from server.route import ALWAYS, IF_MATCH, IF_NONE_MATCH, TIMEOUT, Answer, Handler, Route
 from server.schemas import Schema
@@ -18,10 +18,11 @@ def _about_the_api(
     summary: str,
     media_type: str,
     *,
+    need: Need = ANY,
     schema: Schema | None = None,
     at_root: bool = False,
 ) -> Route:
-    """What tells of the API, to everybody: it is the same on every server of this version."""
+    """What tells of the API: it is the same on every server of this version."""
     headers = ("ETag", "Content-Security-Policy") if at_root else ("ETag",)
     return Route(
         "GET",
@@ -29,7 +30,7 @@ def _about_the_api(
         handler,
         name=name,
         tag="server",
-        need=OPEN,
+        need=need,
         summary=summary,
         params=(TIMEOUT, IF_MATCH, IF_NONE_MATCH),
         answers=(
@@ -75,8 +76,15 @@ SERVER_ROUTES: Final[tuple[Route, ...]] = (
     _about_the_api(
         "/openapi.yaml", api_docs.openapi_yaml, "openapi_yaml", "This document, in YAML", api_docs.YAML
     ),
+    # A browser cannot be told to send a token with the page, which has the field to type it into.
     _about_the_api(
-        "/docs", api_docs.docs_page, "docs", "A page to read and try the API", "text/html", at_root=True
+        "/docs",
+        api_docs.docs_page,
+        "docs",
+        "A page to read and try the API",
+        "text/html",
+        need=OPEN,
+        at_root=True,
     ),
     Route(
         "GET",

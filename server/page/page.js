@@ -342,6 +342,11 @@ function unfold() {
 async function load() {
   try {
     const response = await send({ method: "GET", path: DOCUMENT, headers: {}, body: null });
+    if (response.status === 401) {
+      byId("notice").textContent = token() ? "This token is not valid." : "This server wants a token: type it in above.";
+      byId("token").focus();
+      return;
+    }
     if (!response.ok) throw new Error((await response.json()).message);
     api = await response.json();
     byId("notice").hidden = true;

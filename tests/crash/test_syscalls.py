@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -16,10 +15,6 @@ from tests import invariants
 from tests.crash.steps import ACTS, BEFORE, CONFIG, LATER, TABLE, Act, digests
 from tests.crash.tracing import Ran, Stepper, stepper
 from tests.invariants import Logged, hashed
-
-SEED = 20_240_609
-SAMPLE = 1
-"""How many of the calls of one kind are tried in a normal run, besides the first and the last."""
 
 everything = pytest.mark.parametrize(
     "everything", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["sample", "all"]
@@ -94,15 +89,10 @@ def folders(tmp_path: Path) -> Iterator[Folders]:
 
 
 def calls_to_try(calls: Counter[str], *, everything: bool) -> Iterator[tuple[str, int]]:
-    """(name, number) of system calls: all, or the first and the last of each kind and some between."""
-    chance = random.Random(SEED)
+    """(name, number) of system calls: all, or the first and the last of each kind."""
     for call, times in calls.items():
-        numbers = range(1, times + 1)
-        if everything or times <= SAMPLE + 2:
-            yield from ((call, number) for number in numbers)
-        else:
-            between = chance.sample(numbers[1:-1], SAMPLE)
-            yield from ((call, number) for number in (1, *sorted(between), times))
+        numbers = range(1, times + 1) if everything else sorted({1, times})
+        yield from ((call, number) for number in numbers)
 
 
 def whole_for_others(folders: Folders, act: Act) -> set[str]:
@@ -168,11 +158,8 @@ def test_a_write_that_is_killed_is_done_or_not_at_all(folders: Folders, act: str
     "act",
     [
         "overwrite",
-        "new",
-        "delete",
-        "below",
+        *(pytest.param(act, marks=pytest.mark.soak) for act in ("new", "delete", "below", "large")),
         "batch",
-        "large",
     ],
 )
 def test_a_write_without_exchanges_that_is_killed_is_done_or_not_at_all(

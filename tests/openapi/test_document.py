@@ -98,12 +98,14 @@ def test_what_a_reader_has_already_is_not_sent_again(server: Server, target: str
     assert (head.status, int(head.headers["Content-Length"])) == (200, len(first.body))
 
 
-def test_the_api_is_described_without_a_token(tmp_path: Path) -> None:
-    """A browser cannot be told to send one with the page."""
-    with serving(tmp_path, "--token", "a-token-of-some-length-for-tests") as guarded:
-        for target in (JSON_TARGET, YAML_TARGET, "/docs"):
-            assert guarded.ask("GET", target).status == 200
-        refused(guarded.ask("GET", f"{BASE}/db/list"), 401, "UNAUTHORIZED")
+def test_the_api_is_described_to_whoever_has_a_token_and_the_page_to_all(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text('[[tokens]]\nname="a"\ntoken="a-token"\naccess="read"\nprefixes=["a/"]\n')
+    with serving(tmp_path, "--token-file", str(tokens)) as guarded:
+        assert guarded.ask("GET", "/docs").status == 200
+        for target in (JSON_TARGET, YAML_TARGET):
+            refused(guarded.ask("GET", target), 401, "UNAUTHORIZED")
+            assert guarded.ask("GET", target, headers=[("Authorization", "Bearer a-token")]).status == 200
         guarded.stop()
 
 

@@ -29,6 +29,7 @@ USUAL = {
     "Date",
     "Referrer-Policy",
     "Server",
+    "Transfer-Encoding",
     "X-Accel-Buffering",
     "X-Content-Type-Options",
 }

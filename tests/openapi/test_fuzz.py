@@ -43,6 +43,9 @@ KNOWN_KEY: Final = "known"
 API: Final = schemathesis.openapi.from_dict(document())
 
 
+schemathesis.serializer.alias("application/x-ndjson", "text/plain")
+
+
 def _endless(route: Route) -> bool:
     return any(answer.media_type == "text/event-stream" for answer in route.answers)
 

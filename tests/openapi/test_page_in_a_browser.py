@@ -10,14 +10,16 @@ import re
 import shutil
 import signal
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from tests.http.launching import Server
+from tests.http.launching import serving
 from tests.http.stores import Store
+from tests.http.wire import Endpoint
 
 CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium")
 WAIT_S = 20.0
@@ -57,9 +59,9 @@ class Browser:
         return await self.run(f"new Promise((resolve) => {{ const look = () => {{ {look} }}; look() }})")
 
 
-@pytest.fixture
-async def browser(server: Server, tmp_path: Path) -> AsyncIterator[Browser]:
-    """The page, loaded."""
+@asynccontextmanager
+async def showing(server: Endpoint, home: Path) -> AsyncIterator[Browser]:
+    """The page of a server in a browser, which keeps its files in `home`."""
     assert CHROMIUM is not None
     process = await asyncio.create_subprocess_exec(
         CHROMIUM,
@@ -67,7 +69,7 @@ async def browser(server: Server, tmp_path: Path) -> AsyncIterator[Browser]:
         "--no-sandbox",
         "--disable-gpu",
         "--remote-debugging-port=0",
-        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--user-data-dir={home / 'profile'}",
         "about:blank",
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
@@ -85,11 +87,18 @@ async def browser(server: Server, tmp_path: Path) -> AsyncIterator[Browser]:
                 for domain in ("Page", "Runtime", "Log"):
                     await opened.do(f"{domain}.enable")
                 await opened.do("Page.navigate", url=f"http://{server.host}:{server.port}/docs")
-                await opened.until("document.querySelectorAll('.operation').length")
                 yield opened
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         await process.communicate()
+
+
+@pytest.fixture
+async def browser(server: Endpoint, tmp_path: Path) -> AsyncIterator[Browser]:
+    """The page, loaded."""
+    async with showing(server, tmp_path) as opened:
+        await opened.until("document.querySelectorAll('.operation').length")
+        yield opened
 
 
 async def _fill(browser: Browser, route: str, **fields: str) -> None:
@@ -147,6 +156,20 @@ async def test_the_command_does_the_same_and_keeps_the_token_to_itself(
     shell = await asyncio.create_subprocess_shell(f"{command} --silent --fail")
     assert await asyncio.wait_for(shell.wait(), WAIT_S) == 0
     assert table.get("it's") == b"it's"
+
+
+async def test_a_server_with_tokens_is_shown_to_whoever_types_one_in(tmp_path: Path) -> None:
+    with serving(tmp_path, "--token", "secret") as guarded:
+        async with showing(guarded, tmp_path) as browser:
+            notice = "document.getElementById('notice')"
+            await browser.until(f"{notice} !== null")
+            for typed, told in (("", "wants a token"), ("wrong", "not valid"), ("secret", "")):
+                await browser.run(f"document.getElementById('token').value = '{typed}'")
+                await browser.run("document.getElementById('token').dispatchEvent(new Event('change'))")
+                await browser.until(f"{notice}.textContent.includes('{told}')")
+            await browser.until("document.querySelectorAll('.operation').length")
+            assert await browser.run(f"{notice}.hidden")
+        guarded.stop()
 
 
 async def test_every_route_can_be_unfolded(browser: Browser) -> None:
