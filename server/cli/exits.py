@@ -11,11 +11,12 @@
 
 from __future__ import annotations
 
-import _thread
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from threading import Timer
 from typing import Final, NoReturn
 
@@ -92,7 +93,7 @@ def _interruptible() -> Iterator[None]:
             before(ignored)
             return
         # Not at once: it would come here again.
-        again.append(Timer(_AGAIN_S, _thread.interrupt_main))
+        again.append(Timer(_AGAIN_S, partial(os.kill, os.getpid(), signal.SIGINT)))
         again[-1].start()
 
     before, sys.unraisablehook = sys.unraisablehook, hook

@@ -17,9 +17,10 @@ class _Finalized:
         signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.timeout(10)
 def test_ctrl_c_is_not_lost_where_python_ignores_exceptions() -> None:
     before = sys.unraisablehook
-    with pytest.raises(SystemExit) as ended, exits.told():
+    with pytest.raises(SystemExit) as ended, exits.told():  # noqa: PT012 - the second is what is interrupted
         _Finalized()
         time.sleep(20)
     assert ended.value.code == exits.INTERRUPTED
