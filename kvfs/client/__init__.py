@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kvfs.client.asynchronous import AsyncClient, AsyncDatabase, AsyncTable
     from kvfs.client.blocking import Client, Database, Table
-    from kvfs.client.errors import NoAnswer, TransactionFailed, UnexpectedAnswer, Unreachable
+    from kvfs.client.errors import NoAnswer, UnexpectedAnswer, Unreachable
     from kvfs.client.records import Item, JsonText, Query, Statement
     from kvfs.client.retries import NO_RETRIES, Retries
+    from kvfs.errors import TransactionFailed
 
 __all__ = [
     "AsyncClient",
@@ -42,17 +43,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "asynchronous": ("AsyncClient", "AsyncDatabase", "AsyncTable"),
-    "blocking": ("Client", "Database", "Table"),
-    "errors": ("NoAnswer", "TransactionFailed", "UnexpectedAnswer", "Unreachable"),
-    "records": ("Item", "JsonText", "Query", "Statement"),
-    "retries": ("NO_RETRIES", "Retries"),
+    "kvfs.client.asynchronous": ("AsyncClient", "AsyncDatabase", "AsyncTable"),
+    "kvfs.client.blocking": ("Client", "Database", "Table"),
+    "kvfs.client.errors": ("NoAnswer", "UnexpectedAnswer", "Unreachable"),
+    "kvfs.client.records": ("Item", "JsonText", "Query", "Statement"),
+    "kvfs.client.retries": ("NO_RETRIES", "Retries"),
+    "kvfs.errors": ("TransactionFailed",),
 }
 
 
 def __getattr__(name: str) -> object:
     for home, names in _HOMES.items():
         if name in names:
-            value = globals()[name] = getattr(import_module(f"kvfs.client.{home}"), name)
+            value = globals()[name] = getattr(import_module(home), name)
             return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
