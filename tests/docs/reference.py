@@ -23,7 +23,8 @@ _SERVER_TABLE: Final = re.compile(r"(?<=<!-- made by `make reference` -->\n).*?(
 _INLINE_DEFAULT: Final = re.compile(r"\s+\[default: (.*)\]$")
 
 _OF_A_SERVER: Final = ("url", "token", "timeout", "as_json")
-_OF_A_STORE: Final = ("db", "table", "local", "state_dir")
+_OF_FILES: Final = ("local", "state_dir")
+_OF_A_STORE: Final = ("db", "table")
 
 _HEAD: Final = """\
 # Commands and options
@@ -39,9 +40,15 @@ An option that has a variable can be given by that variable of the environment a
 
 _SHARED_TOLD: Final = {
     _OF_A_SERVER: ("Server options", "Which server, and how it is asked."),
+    _OF_FILES: (
+        "File options",
+        "Whether there is a server at all. Commands that have these have the"
+        " [server options](#server-options) too.",
+    ),
     _OF_A_STORE: (
         "Store options",
-        "Which table or folder. Commands that have these have the [server options](#server-options) too.",
+        "Which table or folder. Commands that have these have the [file options](#file-options) and the"
+        " [server options](#server-options) too.",
     ),
 }
 
@@ -92,7 +99,7 @@ def _section(path: tuple[str, ...], command: click.Command, shared: Mapping[str,
     own = [
         option
         for option in _options_of(command)
-        if option.name not in (*_OF_A_SERVER, *_OF_A_STORE) or _row(option) != shared[option.name]
+        if option.name not in (*_OF_A_SERVER, *_OF_FILES, *_OF_A_STORE) or _row(option) != shared[option.name]
     ]
     has = {option.name for option in _options_of(command)} - {option.name for option in own}
     if path == ("serve",):
@@ -101,6 +108,8 @@ def _section(path: tuple[str, ...], command: click.Command, shared: Mapping[str,
         parts.append(_options(own))
     if has >= {*_OF_A_STORE}:
         parts.append("Also the [store options](#store-options).")
+    elif has >= {*_OF_FILES}:
+        parts.append("Also the [file options](#file-options).")
     elif has >= {*_OF_A_SERVER}:
         parts.append("Also the [server options](#server-options).")
     if command.epilog:
