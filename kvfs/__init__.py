@@ -4,6 +4,9 @@
         store.set("user:1", b'{"name": "Ada"}')
         store.get("user:1").value
 
+    with kvfs.open("app.db") as store:
+        store.sql.query("SELECT key FROM kv_store WHERE value > ?", [7]).rows
+
 `kvfs.open` opens one store without a server; see `kvfs.handle.Handle` for what a store can do, and
 `kvfs.errors` for what it raises. `kvfs.client` talks to a server.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -205,19 +207,28 @@ def test_a_shell_runs_what_is_typed(kvfs: Kvfs) -> None:
     assert "7" in shown.splitlines()
 
 
-@pytest.mark.parametrize("sql", [ENDLESS, f"INSERT INTO t {ENDLESS}"], ids=["reading", "writing"])
-def test_sql_on_files_ends_when_it_is_interrupted(tmp_path: Path, sql: str) -> None:
+@pytest.mark.parametrize(
+    ("sql", "locked"),
+    [(ENDLESS, False), (f"INSERT INTO t {ENDLESS}", False), ("INSERT INTO t VALUES (1)", True)],
+    ids=["reading", "writing", "waiting"],
+)
+def test_sql_on_files_ends_when_it_is_interrupted(tmp_path: Path, sql: str, locked: bool) -> None:
     """SQLite gives no signal a chance while it runs: another thread must end it."""
     path = str(tmp_path / "sql.db")
     with engine.open(path) as store:
         store.sql.execute("CREATE TABLE t (a)")
     kvfs = Kvfs(("--local",), {"KVFS_DB": path})
-    with subprocess.Popen(
-        kvfs.command("db", "exec", sql, "--timeout", "200"),
-        env=kvfs.environment,
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-    ) as running:
+    with (
+        closing(sqlite3.connect(path, isolation_level=None)) as other,
+        subprocess.Popen(
+            kvfs.command("db", "exec", sql, "--timeout", "200"),
+            env=kvfs.environment,
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+        ) as running,
+    ):
+        if locked:
+            other.execute("BEGIN IMMEDIATE")
 
         def opened() -> bool:
             files = Path(f"/proc/{running.pid}/fd").iterdir()
