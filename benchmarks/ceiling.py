@@ -13,6 +13,7 @@ import uvloop
 from aiohttp import web
 
 VALUE = b'{"name": "' + b"x" * 88 + b'"}'
+OTHER_VALUE = VALUE.replace(b"x", b"y")
 DONE = (
     b'{"status":"ok","success":true,"key":"key:0000123","created":false,"op_number":1234,'
     b'"content_type":"application/json","size":100}'

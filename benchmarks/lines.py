@@ -9,17 +9,18 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from benchmarks import servers, wrk
-from benchmarks.ceiling import VALUE
+from benchmarks.ceiling import OTHER_VALUE, VALUE
 from benchmarks.servers import LOAD_CPU, Running
 from benchmarks.wrk import Load, Measured, Request
 
@@ -88,7 +89,7 @@ class Bench:
         """With the same keys and values as the table."""
         running = self._stack.enter_context(servers.etcd(self.home))
         for number in range(KEYS):
-            request(running.port, "POST", "/v3/kv/put", etcd_put(number).body)
+            request(running.port, "POST", "/v3/kv/put", etcd_put(VALUE, number).body)
         return running
 
     @cached_property
@@ -146,7 +147,12 @@ def gets(store: str) -> list[Request]:
 
 
 def puts(store: str) -> list[Request]:
-    return [Request("PUT", f"{KV}/{key(number)}?{store}", VALUE) for number in range(KEYS)]
+    """Each key in turn, and again with another value: a file that holds its value already is left alone."""
+    return [Request("PUT", f"{KV}/{key(number)}?{store}", value) for value, number in _each()]
+
+
+def _each() -> Iterator[tuple[bytes, int]]:
+    return product((VALUE, OTHER_VALUE), range(KEYS))
 
 
 def batch(store: str) -> list[Request]:
@@ -159,8 +165,8 @@ def batch(store: str) -> list[Request]:
     return made
 
 
-def etcd_put(number: int) -> Request:
-    body = {"key": _base64(key(number).encode()), "value": _base64(VALUE)}
+def etcd_put(value: bytes, number: int) -> Request:
+    body = {"key": _base64(key(number).encode()), "value": _base64(value)}
     return Request("POST", "/v3/kv/put", json.dumps(body).encode())
 
 
@@ -227,7 +233,7 @@ def table_put(bench: Bench) -> Figure:
 
 
 def table_put_etcd(bench: Bench) -> Figure:
-    theirs = [etcd_put(number) for number in range(KEYS)]
+    theirs = [etcd_put(value, number) for value, number in _each()]
     return bench.compare(Load(bench.kvfs.port, puts(bench.table)), Load(bench.etcd.port, theirs))
 
 
@@ -265,7 +271,7 @@ def folder_get_nginx(bench: Bench) -> Figure:
 
 
 def folder_put_nginx(bench: Bench) -> Figure:
-    files = [Request("PUT", f"/dav/{key(number)}", VALUE) for number in range(KEYS)]
+    files = [Request("PUT", f"/dav/{key(number)}", value) for value, number in _each()]
     return bench.compare(Load(bench.kvfs.port, puts(bench.folder)), Load(bench.nginx.port, files))
 
 
