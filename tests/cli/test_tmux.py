@@ -200,14 +200,17 @@ def test_an_import_that_is_interrupted_goes_on_later(screen: Screen, large: Path
 def test_following_ends_when_it_is_interrupted(screen: Screen, home: Path) -> None:
     fill(home, tea="1")
     screen.begin("kvfs kv changes --follow --local")
-    # What is there when it begins to follow is not shown, and it does not say when that is.
-    number = iter(range(2, 1000))
+    op_number = 1
 
     def shown() -> bool:
-        fill(home, tea=str(next(number)))
-        return "\ttea\t" in screen.shown or "  tea  " in screen.shown
+        nonlocal op_number
+        op_number += 1
+        fill(home, tea=str(op_number))
+        return re.search(r"\ttea\t", screen.shown) is not None
 
+    # What is there when it begins to follow is not shown, and it does not say when that is.
     eventually(shown, WAIT_S, "a change is shown")
+    screen.shows(rf"\ttea\t{op_number}\t")
     ends_interrupted(screen)
     invariants.check_folder(home / "data", "site")
 
