@@ -7,15 +7,18 @@ READY := $(VENV)/.ready
 PIP   := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS  ?=
 
+# Tests start a thousand processes, each of which would compile everything again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # The first of these that runs and is new enough; `make PYTHON=...` overrides it.
 PYTHON ?= $(firstword $(foreach p,python3.11 python3 python3.12 python3.13 python3.14,\
 	$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format examples bench soak lock clean
+.PHONY: help serve test check format examples reference bench soak lock clean
 
 help:
-	@echo "targets: serve test check format examples bench soak lock clean"
+	@echo "targets: serve test check format examples reference bench soak lock clean"
 
 # exec: a signal sent to the recipe's process reaches the server itself.
 serve: $(READY)
@@ -44,11 +47,15 @@ format: $(READY)
 examples: $(READY)
 	@$(BIN)/python -m tests.openapi.telling
 
-# One script a subject; BENCH names others than all.
-BENCH ?= $(wildcard benchmarks/*.py)
+# What the documents say of commands and options, from the commands themselves.
+reference: $(READY)
+	@$(BIN)/python -m tests.docs.reference
+
+# kvfs beside its peers: make bench ARGS=--short takes less than a minute, and writes nothing down.
+ARGS_OF_BENCH = $(or $(ARGS),--write docs/benchmarks.md)
 
 bench: $(READY)
-	@for script in $(BENCH); do echo "$$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done
+	@$(BIN)/python -m benchmarks $(ARGS_OF_BENCH)
 
 # The newest versions that pyproject.toml allows, resolved in a fresh environment on the oldest supported
 # Python, where the most conditional dependencies apply.

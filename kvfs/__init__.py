@@ -4,6 +4,9 @@
         store.set("user:1", b'{"name": "Ada"}')
         store.get("user:1").value
 
+    with kvfs.open("app.db") as store:
+        store.sql.query("SELECT key FROM kv_store WHERE value > ?", [7]).rows
+
 `kvfs.open` opens one store without a server; see `kvfs.handle.Handle` for what a store can do, and
 `kvfs.errors` for what it raises. `kvfs.client` talks to a server.
 
@@ -23,14 +26,16 @@ if TYPE_CHECKING:
     from kvfs.config import Config
     from kvfs.cursor import Cursor
     from kvfs.engine import Engine
-    from kvfs.engine import open_store as open
     from kvfs.feed import Changes, ChangesQuery, Place
     from kvfs.handle import Handle
     from kvfs.listing import Page, Query
     from kvfs.model import Entry, FileValue, OnConflict, Op, Outcome, Retention, Set, WriteResult
+    from kvfs.opening import open_store as open
     from kvfs.pending import Pending
+    from kvfs.sql.handle import QueryRows, SqlHandle
     from kvfs.status import Imported, Pruned, Rebuilt
     from kvfs.timetravel import Diff, History, PastEntries, PastKeys
+    from kvfs.transfer.incoming import Importer
 
 __version__ = "0.1.0"
 
@@ -46,6 +51,7 @@ __all__ = [
     "Handle",
     "History",
     "Imported",
+    "Importer",
     "KvfsError",
     "OnConflict",
     "Op",
@@ -57,9 +63,11 @@ __all__ = [
     "Place",
     "Pruned",
     "Query",
+    "QueryRows",
     "Rebuilt",
     "Retention",
     "Set",
+    "SqlHandle",
     "WriteResult",
     "errors",
     "open",
@@ -77,6 +85,7 @@ _HOMES = {
     "Handle": "handle",
     "History": "timetravel",
     "Imported": "status",
+    "Importer": "transfer.incoming",
     "OnConflict": "model",
     "Op": "model",
     "Outcome": "model",
@@ -87,11 +96,13 @@ _HOMES = {
     "Place": "feed",
     "Pruned": "status",
     "Query": "listing",
+    "QueryRows": "sql.handle",
     "Rebuilt": "status",
     "Retention": "model",
     "Set": "model",
+    "SqlHandle": "sql.handle",
     "WriteResult": "model",
-    "open": "engine",
+    "open": "opening",
 }
 
 

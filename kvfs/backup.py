@@ -10,8 +10,8 @@ from typing import Final
 from kvfs import disk, sqlite
 from kvfs.config import Config
 from kvfs.directory.state import known_tables
-from kvfs.engine import open_store
 from kvfs.errors import DatabaseNotFound, FileSystemError, InvalidParameters, Overloaded, from_os_error
+from kvfs.opening import open_store
 from kvfs.paths import TABLE_DEFAULT
 
 _ATTEMPTS: Final = 5

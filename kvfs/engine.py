@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -34,11 +34,13 @@ from kvfs.followers import Ending
 from kvfs.handle import Handle
 from kvfs.model import NS, Clock, Write
 from kvfs.openers import OPENERS, Opener, make_folder
-from kvfs.paths import STATE_DIR, TABLE_DEFAULT, Kind, Location, Paths, check_db, check_table
+from kvfs.paths import STATE_DIR, Kind, Location, Paths, check_table
 from kvfs.pending import Pending
-from kvfs.query_log import QueryLog
-from kvfs.sql.database import SqlDatabase
+from kvfs.sql.database import SqlDatabase, rehearse
+from kvfs.sql.handle import SqlHandle
 from kvfs.sql.interrupts import Interrupter
+from kvfs.sql.model import Failure, Item, MakeRows
+from kvfs.sql.query_log import QueryLog
 from kvfs.status import EngineStatus, OpenStatus
 from kvfs.store import Store, Volume
 from kvfs.transaction import check_on_nothing
@@ -136,7 +138,8 @@ class Engine:
     """All open stores of a process. Any thread may use it; `close` is idempotent.
 
     `turn` has something called soon by one thread, an event loop's, which then takes the light steps of
-    writes; see `kvfs.writer`. That thread must not block on the engine, nor close it.
+    writes; see `kvfs.writer`. That thread must not block on the engine, nor close it. `queries` is where the
+    query log lies, unless it is in the data dir.
     """
 
     def __init__(
@@ -147,6 +150,7 @@ class Engine:
         clock: Clock = time.time_ns,
         openers: Mapping[Kind, Opener] = OPENERS,
         turn: Turn | None = None,
+        queries: str | None = None,
     ) -> None:
         self.paths = paths
         self._turn = turn
@@ -154,7 +158,7 @@ class Engine:
         self._commits = Commits()
         self.config = config or Config()
         self.clock = clock
-        self.queries = QueryLog(os.path.join(paths.data_dir, STATE_DIR, "queries.db"))
+        self.queries = QueryLog(queries or query_log_in(paths.data_dir))
         self.interrupter = Interrupter(max_temp_bytes=self.config.sql_max_temp_bytes)
         # Guards `_volumes`, `_names`, `_failed`, `_closed` and the counters in `_Open`; held for moments.
         self._lock = threading.Lock()
@@ -262,10 +266,10 @@ class Engine:
 
     # --- databases as a whole ----------------------------------------------------------------------------
 
-    def create_database(self, path: str, *, kv_table: str | None = None) -> bool:
+    def create_database(self, path: str, *, kv_table: str | None = None) -> tuple[str, bool]:
         """Make a database file (for a path ending in `/`: a folder of stores), with a KV table if asked.
 
-        True if it was made, False if it was there; then it is left untouched but for a missing KV table.
+        (its path, True if it was made). One that is there is left untouched but for a missing KV table.
         """
         if kv_table is not None:
             check_table(kv_table)
@@ -273,7 +277,7 @@ class Engine:
             folder = self.paths.folder(path)
             existed = os.path.isdir(folder)
             make_folder(os.path.join(folder, kv_table) if kv_table else folder)
-            return not existed
+            return folder, not existed
         self.paths.file(path, create=True)
         location = self.paths.store(path, table=kv_table, create=True)
         with self._path_lock(_volume_key(location)):
@@ -282,7 +286,18 @@ class Engine:
         with lease as handle:
             if kv_table is not None:
                 handle.come_into_being()
-        return made
+        return location.path, made
+
+    def fails_when_new(
+        self, db: str, items: Sequence[Item], make_rows: MakeRows, *, deadline: float
+    ) -> Failure | None:
+        """Why a transaction would fail on a database that is to be made for it; then none should be.
+
+        None where it would not, and where there is a database already.
+        """
+        if os.path.exists(self.paths.file(db, create=True)):
+            return None
+        return rehearse(items, make_rows, self.interrupter, config=self.config, deadline=deadline)
 
     def delete_database(self, db: str) -> tuple[str, int]:
         """Delete a database file and its side files, after everything on it has ended.
@@ -350,7 +365,8 @@ class Engine:
         handle = opened.handles.get(name)
         if handle is None:
             store = opened.store(location.table)
-            handle = Handle(store, opened.writer, config=self.config, clock=self.clock)
+            sql = None if opened.sql is None else SqlHandle(opened.sql, self.queries)
+            handle = Handle(store, opened.writer, config=self.config, clock=self.clock, sql=sql)
             if self.config.watch:
                 handle.watch()
             opened.handles[name] = handle
@@ -573,23 +589,9 @@ def _tending(key: str) -> Iterator[None]:
         _LOG.exception("cannot tend %s", key)
 
 
-def open_store(
-    path: str, table: str = TABLE_DEFAULT, *, create: bool = True, config: Config | None = None
-) -> Handle:
-    """Open one store without a server: a table of a database file, or a folder of a directory.
-
-    `path` is a database file, or an existing directory (or a path that ends in `/`), of which `table` is
-    then the folder. With `create`, what is missing is made. Close the handle, or use it with `with`. Two
-    programs may have the same store open. Raises what `Engine.lease` raises.
-    """
-    absolute = os.path.abspath(check_db(path)) + ("/" if path.endswith("/") else "")
-    engine = Engine(Paths("/", any_absolute=True), config=config)
-    try:
-        lease = engine.lease(absolute, table, create=create)
-    except BaseException:
-        engine.close()
-        raise
-    return lease.handle.owning(engine.close)
+def query_log_in(folder: str) -> str:
+    """Where the query log of the databases in a folder lies."""
+    return os.path.join(folder, STATE_DIR, "queries.db")
 
 
 def _volume_key(location: Location) -> str:

@@ -5,7 +5,8 @@
     │   ├── InvalidDbPath           INVALID_DB_PATH
     │   ├── InvalidParameters       INVALID_PARAMETERS
     │   │   └── SqlError                INVALID_PARAMETERS
-    │   │       └── NotASelect              INVALID_PARAMETERS
+    │   │       ├── NotASelect              INVALID_PARAMETERS
+    │   │       └── TransactionFailed       INVALID_PARAMETERS
     │   ├── InvalidSqliteHeader     INVALID_SQLITE_HEADER
     │   ├── PathIsDirectory         PATH_IS_DIRECTORY
     │   ├── PayloadTooLarge         PAYLOAD_TOO_LARGE
@@ -79,6 +80,17 @@ class NotASelect(SqlError):
 
     def __init__(self) -> None:
         super().__init__("only SELECT is allowed")
+
+
+class TransactionFailed(SqlError):
+    """The SQL of one item failed, and all of the transaction is undone; `index` is which, from 0.
+
+    -1 is a failure that no single item is to blame for.
+    """
+
+    def __init__(self, message: str, *, index: int, batch_index: int | None = None) -> None:
+        super().__init__(message, batch_index=batch_index)
+        self.index = index
 
 
 class InvalidSqliteHeader(BadRequest):

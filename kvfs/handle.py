@@ -8,15 +8,14 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Final, TypeVar
 
-from kvfs import content_types, feed, listing, timetravel
+from kvfs import content_types, feed, limits, listing, timetravel
 from kvfs.config import Config
 from kvfs.cursor import Cursor
-from kvfs.errors import InvalidParameters, NotFound, Overloaded, PathConflict
+from kvfs.errors import InvalidParameters, NotFound, Overloaded, PathConflict, PathIsDirectory
 from kvfs.followers import Follower
 from kvfs.idempotency import fingerprint
 from kvfs.keys import check_key
 from kvfs.model import (
-    INLINE_MAX_BYTES,
     UNCHANGED,
     BatchDelete,
     BatchSet,
@@ -26,7 +25,6 @@ from kvfs.model import (
     Entry,
     FileValue,
     Incr,
-    KeyWrite,
     OnConflict,
     Op,
     OpType,
@@ -47,6 +45,7 @@ from kvfs.model import (
 from kvfs.pending import Pending
 from kvfs.pruner import Pruner
 from kvfs.settling import Settler, noting
+from kvfs.sql.handle import SqlHandle
 from kvfs.status import Imported, Pruned, Rebuilt
 from kvfs.store import Store, Unsettled
 from kvfs.transfer import outgoing
@@ -70,7 +69,10 @@ class Handle:
     is a `KvfsError`; `DeadlineExceeded` always means that nothing was committed.
     """
 
-    def __init__(self, store: Store, writer: Writer, *, config: Config, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, writer: Writer, *, config: Config, clock: Clock, sql: SqlHandle | None = None
+    ) -> None:
+        self._sql = sql
         self._store = store
         self._writer = writer
         self._config = config
@@ -88,6 +90,13 @@ class Handle:
     def table(self) -> str:
         """The table's name, or the folder's."""
         return self._store.name
+
+    @property
+    def sql(self) -> SqlHandle:
+        """SQL on the database file. Raises `PathIsDirectory` for a folder."""
+        if self._sql is None:
+            raise PathIsDirectory("Path is a directory: a database file is needed")
+        return self._sql
 
     def owning(self, on_close: Callable[[], None]) -> Handle:
         """This handle, which from now on owns what `on_close` closes."""
@@ -349,7 +358,7 @@ class Handle:
         Cancelling it works until the write is taken from the queue. Raises `InvalidParameters` or
         `PayloadTooLarge` for bad keys, `Overloaded` at once when the queue is full.
         """
-        size, heavy = self._check(write)
+        size, heavy = limits.check(write, self._config)
         store = self._store
         if idempotency_key is None:
             return self._writer.submit(
@@ -572,29 +581,6 @@ class Handle:
         batch.on(self._store)
         self._store.forget_index()
 
-    def _check(self, write: Write) -> tuple[int, bool]:
-        """Check a write's keys and limits; how many bytes its values have, and whether it may take long."""
-        if isinstance(write, BatchSet | BatchDelete):
-            keys = write.keys if isinstance(write, BatchDelete) else [item.key for item in write.items]
-            if len(keys) > self._config.max_batch_items:
-                raise InvalidParameters(f"a batch has at most {self._config.max_batch_items} items")
-            for key in keys:
-                check_key(key)
-            return (0, True) if isinstance(write, BatchDelete) else (sum(map(_size, write.items)), True)
-        if isinstance(write, RollbackTable):
-            for key in (*(write.keys or ()), *(write.exclude_keys or ())):
-                check_key(key)
-            return 0, True
-        check_key(write.key)
-        if isinstance(write, Rollback):
-            return 0, True
-        size = _size(write)
-        return size, size > INLINE_MAX_BYTES
-
 
 def _tell_nobody(done: int, total: int) -> None:
     pass
-
-
-def _size(write: KeyWrite) -> int:
-    return len(write.value) if isinstance(write, Set) else 0

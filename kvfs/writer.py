@@ -223,8 +223,8 @@ class Writer:
         who is alone one turn.
         """
         waiting = len(self._queue)
-        if waiting == gathered or turns == _GATHER_TURNS or self._turn is None:
-            self._take_turn(self._light_batch, instead=self._heavy_batch)
+        if turns and (waiting == gathered or turns == _GATHER_TURNS):
+            self._light_batch()
         else:
             again = partial(self._begin_batch, waiting, turns + 1)
             self._take_turn(again, instead=self._heavy_batch)

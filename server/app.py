@@ -31,6 +31,7 @@ from kvfs.engine import Engine
 from kvfs.errors import KvfsError, from_os_error
 from kvfs.model import INLINE_MAX_BYTES
 from kvfs.paths import Paths
+from kvfs.writer import Turn
 from server import health, listening, metrics
 from server.access_log import AccessLog
 from server.body import CONTENT_LENGTH, EXPECT
@@ -234,6 +235,19 @@ class App:
             reply.force_close()
 
 
+def _turns(loop: asyncio.AbstractEventLoop) -> Turn:
+    """Has steps taken in turns of the loop, which need not be woken by its own thread."""
+    here = threading.get_ident()
+
+    def turn(step: Callable[[], None]) -> None:
+        if threading.get_ident() == here:
+            loop.call_soon(step)
+        else:
+            loop.call_soon_threadsafe(step)
+
+    return turn
+
+
 async def serve(settings: Settings, announce: Callable[[str], None], worker: Worker | None = None) -> None:
     """Serve until SIGTERM or SIGINT; raises `OSError` or `KvfsError` where it cannot begin.
 
@@ -248,7 +262,7 @@ async def serve(settings: Settings, announce: Callable[[str], None], worker: Wor
     gate = _gate(settings.tokens, paths, loop)
     if worker is not None:
         worker.heed()
-    engine = Engine(paths, config=settings.config, turn=loop.call_soon_threadsafe)
+    engine = Engine(paths, config=settings.config, turn=_turns(loop))
     try:
         app = App(engine, loop, settings, gate, worker)
         log = AccessLog(sys.stdout.buffer) if settings.access_log else None

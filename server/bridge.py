@@ -101,8 +101,9 @@ class Bridge:
         # SQL may take as long as its deadline allows; what else there is to do must not wait for that.
         self._sql = _Pool("kvfs-sql", _SQL_THREADS, _SQL_MAX_WAITING)
         self._opening: dict[tuple[str, str | None], asyncio.Future[None]] = {}
-        # Whoever has a deadline; `_sweep` is on its way when there are any.
+        # Whoever has a deadline. `_sweeping` says that `_sweep` is on its way, as it is when there are any.
         self._waits: dict[_Wait[Any], float] = {}
+        self._sweeping = False
         # Appended to by any thread, emptied by the loop's. `_waking` says that `_wake` is on its way.
         self._finished: deque[asyncio.Future[None]] = deque()
         self._waking = False
@@ -214,9 +215,8 @@ class Bridge:
     ) -> T:
         wait = self._wait(future, deadline, discard)
         if deadline is not None:
-            if not self._waits:
-                self._loop.call_later(_SWEEP_S, self._sweep)
             self._waits[wait] = deadline
+            self._sweep_soon()
         try:
             await wait.waiter
         except asyncio.CancelledError:
@@ -230,14 +230,20 @@ class Bridge:
         except CancelledError:
             raise DeadlineExceeded from None
 
+    def _sweep_soon(self) -> None:
+        if not self._sweeping:
+            self._sweeping = True
+            self._loop.call_later(_SWEEP_S, self._sweep)
+
     def _sweep(self) -> None:
         """Wake those whose time is over. A timer for each would cost more than a look now and then."""
+        self._sweeping = False
         now = time.monotonic()
         for wait in [wait for wait, deadline in self._waits.items() if deadline <= now]:
             if wait.give_up() and not wait.waiter.done():
                 wait.waiter.set_exception(DeadlineExceeded())
         if self._waits:
-            self._loop.call_later(_SWEEP_S, self._sweep)
+            self._sweep_soon()
 
     def _done(self, waiter: asyncio.Future[None], _: object) -> None:
         """Called by the thread that finished a future, which may be the loop's own."""

@@ -45,8 +45,7 @@ async def delete_database(exchange: Exchange) -> Reply:
 
 
 def _create(engine: Engine, path: str, kv_table: str | None) -> wire.Json:
-    created = engine.create_database(path, kv_table=kv_table)
-    real = engine.paths.folder(path) if path.endswith("/") else engine.paths.file(path)
+    real, created = engine.create_database(path, kv_table=kv_table)
     answer: wire.Json = {"success": True, "status": "ok", "path": real, "created": created}
     if kv_table is not None:
         answer["kv_table"] = kv_table

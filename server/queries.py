@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from kvfs.errors import InvalidParameters, KeyNotFound
-from kvfs.model import NS, NS_PER_MS
-from kvfs.query_log import MAX_ENTRIES, Entry, QueryLog, Statistics
-from server import wire
+from kvfs.sql.query_log import MAX_ENTRIES, QueryLog
+from server import query_forms, wire
 from server.exchange import Exchange
 from server.reply import Reply
 
@@ -24,14 +23,14 @@ async def entries(exchange: Exchange) -> Reply:
     limit = exchange.params.integer("limit", low=0)
     limit = LIMIT_DEFAULT if limit is None else min(limit, MAX_ENTRIES)
     db, (found, total) = await _ask(exchange, lambda log, db: log.entries(db, limit))
-    answer = {"entries": [_entry_form(db, entry) for entry in found], "total": total, "limit": limit}
+    answer = {"entries": [query_forms.logged(db, entry) for entry in found], "total": total, "limit": limit}
     return wire.json_reply(answer)
 
 
 async def statistics(exchange: Exchange) -> Reply:
     """What the queries come to."""
     db, found = await _ask(exchange, lambda log, db: log.statistics(db))
-    return wire.json_reply(_statistics_form(db, found))
+    return wire.json_reply(query_forms.statistics(db, found))
 
 
 async def clear(exchange: Exchange) -> Reply:
@@ -62,33 +61,3 @@ async def _ask(exchange: Exchange, ask: Callable[[QueryLog, str], T]) -> tuple[s
         return path, ask(engine.queries, path)
 
     return await exchange.bridge.run(work, exchange.deadline)
-
-
-def _entry_form(db: str, entry: Entry) -> wire.Json:
-    form: wire.Json = {
-        "id": entry.id,
-        "db": db,
-        "sql": entry.sql,
-        "timestamp": entry.ts_ns // NS,
-        "timestamp_ms": entry.ts_ns // NS_PER_MS,
-        "duration_ms": entry.duration_us / 1000,
-        "status": "ok" if entry.error is None else "error",
-        "rows_affected": entry.rows,
-    }
-    if entry.error is not None:
-        form["error"] = entry.error
-    return form
-
-
-def _statistics_form(db: str, found: Statistics) -> wire.Json:
-    return {
-        "db": db,
-        "total_entries": found.total,
-        "ok_entries": found.total - found.errors,
-        "error_entries": found.errors,
-        "avg_duration_ms": round(found.mean_us / 1000, 3),
-        "p95_duration_ms": found.p95_us / 1000,
-        "oldest_timestamp": wire.seconds(found.oldest_ns),
-        "newest_timestamp": wire.seconds(found.newest_ns),
-        "queries_per_hour": round(found.per_hour, 3),
-    }

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 import re
 import zlib
 from functools import partial
 from typing import Final
 
-from kvfs.engine import Engine, Lease
+from kvfs.engine import Lease
 from kvfs.errors import InvalidParameters, NotASelect, Overloaded
 from kvfs.model import INLINE_MAX_BYTES
-from kvfs.sql.database import Shown, SqlDatabase, rehearse
+from kvfs.sql.database import Shown, SqlDatabase
 from kvfs.sql.model import Failure, Item, MakeRows, Result
 from kvfs.sql.session import NeedsWriting
 from server import preconditions, sql_wire
@@ -79,8 +78,9 @@ async def _outcome(exchange: Exchange, items: list[Item], rows: MakeRows) -> lis
     """What comes of a transaction, on a database that it makes if the request asks for that."""
     target = exchange.params.target
     if target.create:
-        work = partial(_fails_when_new, exchange.engine, target.db, items, rows, exchange.deadline)
-        failure = await exchange.bridge.run_sql(work, exchange.deadline)
+        engine, deadline = exchange.engine, exchange.deadline
+        work = partial(engine.fails_when_new, target.db, items, rows, deadline=deadline)
+        failure = await exchange.bridge.run_sql(work, deadline)
         if failure is not None:
             return failure
     leased = await lease(exchange, create=target.create)
@@ -99,15 +99,6 @@ async def _run(
         except NeedsWriting:
             pass
     return await exchange.bridge.done(sql.write(items, rows, deadline=deadline), deadline)
-
-
-def _fails_when_new(
-    engine: Engine, db: str, items: list[Item], rows: MakeRows, deadline: float
-) -> Failure | None:
-    """Why a transaction fails on a database that it would make; then none is made."""
-    if os.path.exists(engine.paths.file(db, create=True)):
-        return None
-    return rehearse(items, rows, engine.interrupter, config=engine.config, deadline=deadline)
 
 
 def _sql(given: str | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvfs.query_log import MAX_ENTRIES
+from kvfs.sql.query_log import MAX_ENTRIES
 from server import queries, schemas, sql
 from server.access import READ_DATABASE, WRITE_DATABASE
 from server.errors import JSON

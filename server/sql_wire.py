@@ -20,7 +20,8 @@ import apsw
 import orjson
 
 from kvfs.config import MIB
-from kvfs.errors import InvalidParameters, Overloaded, SqlError
+from kvfs.errors import InvalidParameters, Overloaded
+from kvfs.sql import limits
 from kvfs.sql.model import (
     WHOLE,
     BatchChanged,
@@ -36,18 +37,11 @@ from kvfs.sqlite import SqlValue
 from server.body import INVALID_JSON, json_object
 from server.wire import Json
 
-MAX_ITEMS: Final = 10_000
-MAX_BATCH_ROWS: Final = 100_000
-MAX_ROWS: Final = 1_000_000
-"""Of all batches of a transaction together."""
-MAX_ANSWER_BYTES: Final = 32 * MIB
-
 _ALL_ANSWERS_BYTES: Final = 36 * MIB
 
 _CHUNK_ROWS: Final = 500
 _LARGE_BYTES: Final = 64 * 1024
 _ESCAPED: Final = [chr(code) for code in range(0x20)]
-_INT_MIN: Final = -(1 << 63)
 _INT_MAX: Final = (1 << 63) - 1
 _NAME_MARKS: Final = ":@$"
 _FORMATS: Final = frozenset({"map", "list"})
@@ -90,8 +84,7 @@ def _asked(request: Json, *, exact: bool = False) -> Asked:
     transaction = request.get("transaction")
     if not isinstance(transaction, list) or not transaction:
         raise InvalidParameters("transaction must be an array that is not empty")
-    if len(transaction) > MAX_ITEMS:
-        raise InvalidParameters(f"a transaction has at most {MAX_ITEMS} items")
+    limits.check_count(len(transaction))
     values = _Values(exact=exact)
     items: list[Item] = []
     for index, item in enumerate(transaction):
@@ -134,16 +127,12 @@ class _Values:
 
     def __init__(self, *, exact: bool) -> None:
         self._exact = exact
-        self._rows = 0
+        self._rows = limits.BatchRows()
 
     def batch(self, batch: Any) -> list[Bindings]:
         if not isinstance(batch, list):
             raise InvalidParameters("valuesBatch must be an array")
-        self._rows += len(batch)
-        if len(batch) > MAX_BATCH_ROWS:
-            raise InvalidParameters(f"valuesBatch has at most {MAX_BATCH_ROWS} rows")
-        if self._rows > MAX_ROWS:
-            raise InvalidParameters(f"a transaction has at most {MAX_ROWS} rows of values")
+        self._rows.add(len(batch))
         return [self.bindings(row) for row in batch]
 
     def bindings(self, given: Any) -> Bindings:
@@ -164,9 +153,8 @@ class _Values:
         if kind is str or value is None:
             return value  # type: ignore[no-any-return]
         if kind is int:
-            if _INT_MIN <= value <= _INT_MAX:
-                return value  # type: ignore[no-any-return]
-            raise InvalidParameters("an integer is beyond 64 bits")
+            limits.check_integer(value)
+            return value  # type: ignore[no-any-return]
         if kind is float:
             if not self._exact and abs(value) > _INT_MAX:
                 raise _Inexact
@@ -214,11 +202,11 @@ class Budget:
 
     def __init__(self, memory: AnswerMemory) -> None:
         self._memory = memory
-        self._left = MAX_ANSWER_BYTES
+        self._left = limits.MAX_RESULT_BYTES
 
     @property
     def spent(self) -> int:
-        return MAX_ANSWER_BYTES - self._left
+        return limits.MAX_RESULT_BYTES - self._left
 
     def spend(self, size_bytes: int) -> None:
         """Raises `SqlError` where one answer takes too much, `Overloaded` where all do."""
@@ -228,8 +216,7 @@ class Budget:
 
     def check(self, size_bytes: int) -> None:
         """Raise `SqlError` where so much does not fit any more."""
-        if size_bytes > self._left:
-            raise SqlError(f"the result is larger than {MAX_ANSWER_BYTES} bytes: ask for less, page by page")
+        limits.check_result(size_bytes, self._left)
 
 
 class _Encoded:

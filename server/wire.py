@@ -15,7 +15,7 @@ from kvfs.feed import Changes, Event, Place
 from kvfs.listing import Page, Query
 from kvfs.model import NS, NS_PER_MS, Entry, FileValue, Op, Outcome, WriteResult, value_bytes
 from kvfs.paths import TABLE_DEFAULT
-from kvfs.status import DatabaseStatus, EngineStatus, FolderStatus, Pruned, Rebuilt
+from kvfs.status import DatabaseStatus, EngineStatus, FolderStatus
 from kvfs.timetravel import Diff, History, Operation, PastEntries, PastKeys
 from kvfs.valuetext import encoded
 from server.errors import JSON
@@ -507,29 +507,6 @@ def _folder_form(folder: FolderStatus) -> Json:
         "last_rebuild": None if folder.last_rebuild_at_s is None else int(folder.last_rebuild_at_s),
         "last_rebuild_ms": _ms(folder.last_rebuild_s),
         "op_log_size": folder.oplog_bytes,
-    }
-
-
-def rebuilt_form(rebuilt: Rebuilt) -> Json:
-    survey = rebuilt.survey
-    return {
-        "files": survey.files,
-        "keys": rebuilt.keys,
-        "changed": rebuilt.changed,
-        "recorded": rebuilt.recorded,
-        "ignored": dict(survey.ignored),
-    }
-
-
-def pruned_form(pruned: Pruned) -> Json:
-    return {
-        "removed": pruned.removed,
-        "keys": pruned.keys,
-        "complete": pruned.stopped_by is None,
-        "stopped_by": pruned.stopped_by,
-        "pruned_seq": pruned.pruned_seq,
-        "freed_bytes": pruned.freed_bytes,
-        "free_bytes": pruned.free_bytes,
     }
 
 

@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
+CTRL_C = b"\x03"
 WAIT_S = 20.0
+_PRESS_AGAIN_S = 2.0
 
 
 class Terminal:
@@ -47,6 +49,21 @@ class Terminal:
 
     def press(self, keys: bytes) -> None:
         assert os.write(self._fd, keys) == len(keys)
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C until the program ends: Python may miss one that comes just before it reads."""
+        pressed_s = float("-inf")
+
+        def ended() -> bool:
+            nonlocal pressed_s
+            if self._process.poll() is not None:
+                return True
+            if time.monotonic() - pressed_s > _PRESS_AGAIN_S:
+                self.press(CTRL_C)
+                pressed_s = time.monotonic()
+            return False
+
+        self._until(ended, "the program ends")
 
     def ended(self) -> None:
         """Wait for the program to end well."""

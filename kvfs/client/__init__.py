@@ -7,13 +7,21 @@
 
 A table's methods are named as those of `kvfs.handle.Handle`, which is the same without a server. What they
 raise is a `kvfs.errors.KvfsError`, by the server's codes, or of `kvfs.client.errors`.
+
+What is named here is imported when it is first asked for: a command runs for less time than it takes to
+import HTTP and asyncio.
 """
 
-from kvfs.client.asynchronous import AsyncClient, AsyncDatabase, AsyncTable
-from kvfs.client.blocking import Client, Database, Table
-from kvfs.client.errors import NoAnswer, TransactionFailed, UnexpectedAnswer, Unreachable
-from kvfs.client.records import Item, JsonText, Query, Statement
-from kvfs.client.retries import NO_RETRIES, Retries
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kvfs.client.asynchronous import AsyncClient, AsyncDatabase, AsyncTable
+    from kvfs.client.blocking import Client, Database, Table
+    from kvfs.client.errors import NoAnswer, UnexpectedAnswer, Unreachable
+    from kvfs.client.records import Item, JsonText, Query, Statement
+    from kvfs.client.retries import NO_RETRIES, Retries
+    from kvfs.errors import TransactionFailed
 
 __all__ = [
     "AsyncClient",
@@ -33,3 +41,20 @@ __all__ = [
     "UnexpectedAnswer",
     "Unreachable",
 ]
+
+_HOMES = {
+    "kvfs.client.asynchronous": ("AsyncClient", "AsyncDatabase", "AsyncTable"),
+    "kvfs.client.blocking": ("Client", "Database", "Table"),
+    "kvfs.client.errors": ("NoAnswer", "UnexpectedAnswer", "Unreachable"),
+    "kvfs.client.records": ("Item", "JsonText", "Query", "Statement"),
+    "kvfs.client.retries": ("NO_RETRIES", "Retries"),
+    "kvfs.errors": ("TransactionFailed",),
+}
+
+
+def __getattr__(name: str) -> object:
+    for home, names in _HOMES.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(home), name)
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,6 @@ from typing import Any, Final, TypeVar
 
 from kvfs.client import forms
 from kvfs.client.call import JSON, Answer, Call, Repeat
-from kvfs.client.errors import TransactionFailed
 from kvfs.client.kv import Target, instant, json_bytes, params
 from kvfs.client.records import (
     Affected,
@@ -25,6 +24,7 @@ from kvfs.client.records import (
     Undone,
     Values,
 )
+from kvfs.errors import TransactionFailed
 from kvfs.model import UNCHANGED, Retention, Unchanged
 from kvfs.status import Pruned
 

@@ -3,10 +3,6 @@
 KvfsError
 ├── Unreachable         UNREACHABLE     no connection: nothing was sent
 ├── NoAnswer            NO_ANSWER       no answer, or half of one; a write may have happened
-├── BadRequest
-│   └── InvalidParameters
-│       └── SqlError
-│           └── TransactionFailed   INVALID_PARAMETERS  SQL failed, and the whole transaction is undone
 └── UnexpectedAnswer    of the answer   an error with a code that this client does not know, or none at all
 """
 
@@ -17,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from kvfs import errors
-from kvfs.errors import KvfsError, SqlError
+from kvfs.errors import KvfsError
 
 _NOT_DETAILS: Final = frozenset({"code", "message", "statusCode", "error"})
 
@@ -32,14 +28,6 @@ class NoAnswer(KvfsError):
     """The request was sent, and no whole answer came. `outcome="unknown"`: a write may have happened."""
 
     code = "NO_ANSWER"
-
-
-class TransactionFailed(SqlError):
-    """The SQL of one item failed, and all of the transaction is undone; `index` is which, from 0."""
-
-    def __init__(self, message: str, *, index: int, batch_index: int | None = None) -> None:
-        super().__init__(message, batch_index=batch_index)
-        self.index = index
 
 
 class UnexpectedAnswer(KvfsError):

@@ -72,6 +72,11 @@ class SqlDatabase:
         self._id = secrets.token_hex(6)
         self.maintenance = Maintenance(database, writer, interrupter)
 
+    @property
+    def path(self) -> str:
+        """The real path of the file."""
+        return self._database.path
+
     # --- reading ---------------------------------------------------------------------------------------
 
     def version(self, deadline: float | None) -> str:

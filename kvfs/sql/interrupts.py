@@ -57,6 +57,7 @@ class Interrupter:
         self._running: set[Running] = set()
         self._thread: threading.Thread | None = None
         self._work = threading.Event()
+        self._ending = False
         self._closed = False
 
     @contextmanager
@@ -75,6 +76,10 @@ class Interrupter:
         finally:
             with self._lock:
                 self._running.discard(running)
+
+    def end_all(self) -> None:
+        """Interrupt, with `DeadlineExceeded`, what runs and what would run from now on."""
+        self._ending = True
 
     def close(self) -> None:
         """Interrupt nothing more."""
@@ -105,7 +110,7 @@ class Interrupter:
             for running in self._running:
                 if running.error is not None:
                     running.connection.interrupt()
-                elif now > running.deadline:
+                elif now > running.deadline or self._ending:
                     running.interrupt(DeadlineExceeded())
             lasting = [each for each in self._running if each.error is None and now - each.began > _LONG_S]
             if lasting and _temp_bytes() > self._max_temp_bytes:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from kvfs.errors import TransactionFailed
 from kvfs.sqlite import SqlValue
 
 Bindings = Sequence[SqlValue] | Mapping[str, SqlValue]
@@ -89,6 +90,10 @@ class Failure:
     index: int
     message: str
     batch_index: int | None = None
+
+    def error(self) -> TransactionFailed:
+        """The error that says so."""
+        return TransactionFailed(self.message, index=self.index, batch_index=self.batch_index)
 
 
 @dataclass(frozen=True, slots=True)

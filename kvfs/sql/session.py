@@ -123,6 +123,9 @@ class Session:
             raise
 
     def _begin(self) -> None:
+        if self._running is not None and self._running.error is not None:
+            # It was to end while it waited for others, when there was no statement to interrupt.
+            raise self._running.error
         self._own("BEGIN" if self.readonly else "BEGIN IMMEDIATE")
         try:
             # Takes the snapshot.

@@ -8,25 +8,24 @@ from contextlib import suppress
 
 import click
 
-from kvfs.client import Client, Database
 from kvfs.errors import KvfsError
 from server.cli.db_sql import show
 from server.cli.options import option
 from server.cli.output import Output
-from server.cli.store import on_server
+from server.cli.store import Database, Databases, on_databases
 
 
 @click.command(epilog="Example: kvfs db shell --db app")
 @option("--db", "-d", required=True, help="The database.")
 @click.option("--create", is_flag=True, help="Make the database if it is missing.")
-@on_server
-def shell(client: Client, out: Output, *, db: str, create: bool) -> None:
+@on_databases
+def shell(databases: Databases, out: Output, *, db: str, create: bool) -> None:
     """Type SQL, each statement ended by `;`, and see what comes. Ctrl-D ends it.
 
     Each statement is a transaction of its own. What comes from a pipe is run as it comes, and ends with the
     first error.
     """
-    database = client.database(db, create=create)
+    database = databases.database(db, create=create)
     asking = sys.stdin.isatty()
     if asking:
         with suppress(ImportError):

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 
 import click
 
-from kvfs.client import Client
 from kvfs.client.records import Rows, SqlValue
 from kvfs.model import NS_PER_MS
 from server.cli.options import option
 from server.cli.output import Json, Output, moment, value_form
-from server.cli.store import on_server
+from server.cli.store import Databases, on_databases
 
 _DB = option("--db", "-d", required=True, help="The database.")
 
@@ -22,13 +21,13 @@ _DB = option("--db", "-d", required=True, help="The database.")
 @click.argument("sql")
 @click.argument("values", nargs=-1)
 @_DB
-@on_server
-def query(client: Client, out: Output, *, sql: str, values: tuple[str, ...], db: str) -> None:
+@on_databases
+def query(databases: Databases, out: Output, *, sql: str, values: tuple[str, ...], db: str) -> None:
     """Print the rows that SQL gives. VALUES are for its `?`: JSON where they are, else texts.
 
     SQL without VALUES is one SELECT, which cannot change anything; a SQL of `-` is read from standard input.
     """
-    database = client.database(db)
+    database = databases.database(db)
     text = _text(sql)
     rows = database.query(text, [*map(bound, values)]) if values else database.select(text)
     show(out, rows)
@@ -39,13 +38,15 @@ def query(client: Client, out: Output, *, sql: str, values: tuple[str, ...], db:
 @click.argument("values", nargs=-1)
 @click.option("--create", is_flag=True, help="Make the database if it is missing.")
 @_DB
-@on_server
-def execute(client: Client, out: Output, *, sql: str, values: tuple[str, ...], create: bool, db: str) -> None:
+@on_databases
+def execute(
+    databases: Databases, out: Output, *, sql: str, values: tuple[str, ...], create: bool, db: str
+) -> None:
     """Run SQL, several statements too, in one transaction, and print how many rows the last one changed.
 
     VALUES are for its `?`: JSON where they are, else texts. A SQL of `-` is read from standard input.
     """
-    changed = client.database(db, create=create).execute(_text(sql), [*map(bound, values)])
+    changed = databases.database(db, create=create).execute(_text(sql), [*map(bound, values)])
     out.fact(changed, {"rows_changed": changed})
 
 
@@ -53,10 +54,10 @@ def execute(client: Client, out: Output, *, sql: str, values: tuple[str, ...], c
 @click.option("--limit", "-n", type=click.IntRange(min=1), default=100, help="At most so many.")
 @click.option("--clear", is_flag=True, help="Forget all of it instead, and print how many entries it was.")
 @_DB
-@on_server
-def history(client: Client, out: Output, *, limit: int, clear: bool, db: str) -> None:
+@on_databases
+def history(databases: Databases, out: Output, *, limit: int, clear: bool, db: str) -> None:
     """Show what SQL ran on a database, the newest first."""
-    database = client.database(db)
+    database = databases.database(db)
     if clear:
         deleted = database.clear_sql_history()
         out.fact(deleted, {"deleted": deleted})
@@ -81,17 +82,17 @@ def history(client: Client, out: Output, *, limit: int, clear: bool, db: str) ->
 
 @click.command(epilog="Example: kvfs db stats --db app")
 @_DB
-@on_server
-def stats(client: Client, out: Output, *, db: str) -> None:
+@on_databases
+def stats(databases: Databases, out: Output, *, db: str) -> None:
     """Show how SQL fares on a database: how many entries, how fast, how many errors."""
-    out.facts(client.database(db).sql_stats())
+    out.facts(databases.database(db).sql_stats())
 
 
 def show(out: Output, rows: Rows) -> None:
     """Print rows; say on stderr if they are not all."""
     out.table(rows.columns, ((row, _form(rows.columns, row)) for row in rows.rows))
     if rows.truncated:
-        click.echo("kvfs: there are more rows than the server gives", err=True)
+        click.echo("kvfs: there are more rows than a query gives", err=True)
 
 
 def _form(columns: Sequence[str], row: Sequence[SqlValue]) -> Json:

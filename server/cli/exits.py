@@ -12,9 +12,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from threading import Timer
 from typing import Final, NoReturn
 
 import click
@@ -28,23 +31,39 @@ FAILED: Final = 4
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 
+_AGAIN_S: Final = 0.05
+
 
 @contextmanager
 def told() -> Iterator[None]:
     """End with the exit code that an error has, and say what it was."""
     try:
-        yield
-        sys.stdout.flush()
+        with _interruptible():
+            yield
+            sys.stdout.flush()
     except KvfsError as error:
         click.echo(f"kvfs: {error.message} ({error.code})", err=True)
         raise SystemExit(code_of(error)) from error
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as error:
+        if not _answered(error):
+            end_line()
         raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:
         _leave_pipe()
     except OSError as error:
         click.echo(f"kvfs: {told_of(error)}", err=True)
         raise SystemExit(FAILED) from error
+
+
+def end_line() -> None:
+    """End the line of a terminal in which a key was pressed, so that what comes next has its own."""
+    if sys.stderr.isatty():
+        click.echo(err=True)
+
+
+def _answered(error: BaseException) -> bool:
+    """Whether a question was answered by no, which ended its line."""
+    return isinstance(error, click.Abort) and error.__context__ is None
 
 
 def code_of(error: KvfsError) -> int:
@@ -62,6 +81,28 @@ def told_of(error: OSError) -> str:
     """An OSError in one line."""
     reason = error.strerror or str(error)
     return f"{error.filename}: {reason}" if error.filename else reason
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Repeat a Ctrl-C that came where Python can only print an exception and go on, as in a finalizer."""
+    again: list[Timer] = []
+
+    def hook(ignored: sys.UnraisableHookArgs) -> None:
+        if not issubclass(ignored.exc_type, KeyboardInterrupt):
+            before(ignored)
+            return
+        # Not at once: it would come here again.
+        again.append(Timer(_AGAIN_S, partial(os.kill, os.getpid(), signal.SIGINT)))
+        again[-1].start()
+
+    before, sys.unraisablehook = sys.unraisablehook, hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+        for timer in again:
+            timer.cancel()
 
 
 def _leave_pipe() -> NoReturn:

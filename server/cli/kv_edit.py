@@ -6,10 +6,13 @@ import difflib
 import mimetypes
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -33,7 +36,24 @@ def edit(store: Store, out: Output, *, key: str) -> None:
     key begins empty.
     """
     entry = _entry(store, key)
-    draft = _draft(key, _value(entry), entry)
+    value = _value(entry)
+    draft = _draft(key, value, entry)
+    try:
+        done = _edit(store, key, draft, entry)
+    except (KeyboardInterrupt, click.Abort):
+        if draft.read_bytes() == value:
+            draft.unlink()
+            raise
+        exits.end_line()
+        click.echo(f"kvfs: what you wrote is in {draft}", err=True)
+        sys.exit(exits.INTERRUPTED)
+    if done is not None:
+        out.fact(done.etag, {"key": key, "op_number": done.op_number, "size": done.size})
+    draft.unlink()
+
+
+def _edit(store: Store, key: str, draft: Path, entry: Entry | None) -> Written | None:
+    """Have the draft edited until it can be written; None where that changes nothing."""
     choice = "edit"
     while True:
         if choice == "edit":
@@ -41,9 +61,9 @@ def edit(store: Store, out: Output, *, key: str) -> None:
         mine = draft.read_bytes()
         if mine == _value(entry):
             click.echo("kvfs: nothing was changed", err=True)
-            break
+            return None
         try:
-            done = _write(store, key, mine, entry)
+            return _write(store, key, mine, entry)
         except CasMismatch:
             entry = _entry(store, key)
             _show_difference(_value(entry), mine)
@@ -51,10 +71,6 @@ def edit(store: Store, out: Output, *, key: str) -> None:
             if choice == "quit":
                 click.echo(f"kvfs: {key} was changed meanwhile; what you wrote is in {draft}", err=True)
                 sys.exit(exits.CONFLICT)
-        else:
-            out.fact(done.etag, {"key": key, "op_number": done.op_number, "size": done.size})
-            break
-    draft.unlink()
 
 
 def _entry(store: Store, key: str) -> Entry | None:
@@ -85,10 +101,24 @@ def _draft(key: str, value: bytes, entry: Entry | None) -> Path:
 
 def _run_editor(draft: Path) -> None:
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
-    code = subprocess.call([*shlex.split(editor), draft])
+    with _undisturbed():
+        code = subprocess.call([*shlex.split(editor), draft])
+    if code in (-signal.SIGINT, exits.INTERRUPTED):
+        raise KeyboardInterrupt
     if code:
         click.echo(f"kvfs: {editor} ended with {code}; what you wrote is in {draft}", err=True)
         sys.exit(exits.FAILED)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Leave Ctrl-C to the editor: it may mean something there, and must not be left alone at the terminal."""
+    # A handler of our own: what is ignored would be so in the editor too.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _write(store: Store, key: str, value: bytes, entry: Entry | None) -> Written:

@@ -17,7 +17,6 @@ from kvfs.client import records
 from kvfs.client.kv import json_bytes
 from kvfs.client.records import Item, Written
 from kvfs.config import Config
-from kvfs.engine import open_store
 from kvfs.errors import InvalidParameters, NotFound, PayloadTooLarge
 from kvfs.handle import Handle
 from kvfs.listing import Query
@@ -46,6 +45,7 @@ from kvfs.model import (
     Write,
     WriteResult,
 )
+from kvfs.opening import open_store
 from kvfs.paths import TABLE_DEFAULT
 from kvfs.status import Imported
 from kvfs.transfer.format import Seal

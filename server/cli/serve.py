@@ -37,7 +37,10 @@ class WorkerCount(click.ParamType[int]):
 @click.command()
 @option("--host", default="127.0.0.1", help="The address to listen on.")
 @option(
-    "--port", default=8080, type=click.IntRange(0, 65535), help="The port to listen on; 0 takes a free one."
+    "--port",
+    default=8080,
+    type=click.IntRange(0, 65535),
+    help="The port to listen on; 0 takes a free one, which the first line of output tells.",
 )
 @option(
     "--workers",
@@ -54,8 +57,18 @@ class WorkerCount(click.ParamType[int]):
 @option("--allow-any-absolute-db-path", is_flag=True, help="Serve databases outside the data dir too.")
 @option("--max-value-bytes", default=16 << 20, type=_POSITIVE, help="The largest value.")
 @option("--max-batch-items", default=100, type=_POSITIVE, help="The most items of a batch.")
-@option("--max-queue", default=4096, type=_POSITIVE, help="The most writes that wait for one database.")
-@option("--max-open", default=64, type=_POSITIVE, help="The most databases that are open at once.")
+@option(
+    "--max-queue",
+    default=4096,
+    type=_POSITIVE,
+    help="The most writes that wait for one database; one more is OVERLOADED.",
+)
+@option(
+    "--max-open",
+    default=64,
+    type=_POSITIVE,
+    help="The most databases that are open at once; the one idle longest makes room.",
+)
 @option(
     "--idle-close",
     default=60.0,

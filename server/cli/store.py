@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Union
 
@@ -15,26 +15,55 @@ from server.cli.output import Output
 
 if TYPE_CHECKING:
     from kvfs.client import Client, Table
+    from kvfs.client import Database as ClientDatabase
     from server.cli.local import Local
+    from server.cli.local_db import LocalDatabase, LocalDatabases
 
 Store = Union["Table", "Local"]
 """What commands call: both have the same methods, with the same meaning."""
 
+Databases = Union["Client", "LocalDatabases"]
+"""As `Store`, of what works on databases as a whole."""
+
+Database = Union["ClientDatabase", "LocalDatabase"]
+"""One of `Databases`."""
+
 Command = Callable[..., None]
-"""A function of a `Store` or a `Client`, an `Output`, and its own parameters by name."""
+"""A function of a `Store` or of `Databases`, an `Output`, and its own parameters by name."""
 
 _ATTEMPTS = 3
 
 
-def on_server(command: Command) -> Command:
-    """Make a function of a client a command: with the options, and with errors told by exit codes."""
+def on_databases(command: Command) -> Command:
+    """Make a function of databases a command: with the options, and with errors told by exit codes.
+
+    A command may have an option `data_dir`: the folder whose databases there are without a server.
+    """
 
     @wraps(command)
-    def run(*, url: str, token: str | None, timeout: float, as_json: bool, **more: Any) -> None:
-        with exits.told(), _client(url, token, timeout) as client:
-            command(client, Output(as_json=as_json), **more)
+    def run(
+        *,
+        url: str,
+        token: str | None,
+        timeout: float,
+        as_json: bool,
+        local: bool,
+        state_dir: str | None,
+        data_dir: str = ".",
+        **more: Any,
+    ) -> None:
+        with exits.told():
+            out = Output(as_json=as_json)
+            if not local:
+                with _client(url, token, timeout) as client:
+                    command(client, out, **more)
+                return
+            from server.cli.local_db import LocalDatabases
 
-    return _server_options(run)
+            with closing(LocalDatabases(data_dir, timeout_s=timeout, state_dir=state_dir)) as databases:
+                command(databases, out, **more)
+
+    return _local_options(_server_options(run))
 
 
 def on_store(command: Command) -> Command:
@@ -65,7 +94,7 @@ def on_store(command: Command) -> Command:
             with opened(db, table, create=create, timeout_s=timeout, state_dir=state_dir) as store:
                 command(store, out, **more)
 
-    return _store_options(_server_options(run))
+    return _store_options(_local_options(_server_options(run)))
 
 
 def writing(command: Command) -> Command:
@@ -98,10 +127,17 @@ def _server_options(command: Command) -> Command:
     return command
 
 
-def _store_options(command: Command) -> Command:
+def _local_options(command: Command) -> Command:
     for decorate in (
         option("--state-dir", type=click.Path(), help="With --local: where folders' op-logs lie."),
-        click.option("--local", is_flag=True, help="Work on the files themselves; --db is a path then."),
+        click.option("--local", is_flag=True, help="Work on the files themselves, by their paths."),
+    ):
+        command = decorate(command)
+    return command
+
+
+def _store_options(command: Command) -> Command:
+    for decorate in (
         option("--table", "-t", help="The table, or the folder of a directory.  [default: kv_store]"),
         option("--db", "-d", required=True, help="The database: a name in the server's data dir, or a path."),
     ):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tests.serving import ROOT
-from tests.terminal import Terminal
+from tests.terminal import CTRL_C, Terminal
 
 WAIT_S = 60.0
 COMMAND = [sys.executable, "-m", "server"]
@@ -70,5 +70,8 @@ class Kvfs:
         with Terminal(*command, cwd=ROOT, env=environment, columns=columns) as terminal:
             if keys:
                 terminal.shows(asked.encode())
-                terminal.press(keys)
+                if keys == CTRL_C:
+                    terminal.interrupt()
+                else:
+                    terminal.press(keys)
             return terminal.code(), terminal.screen

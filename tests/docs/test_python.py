@@ -1,28 +1,45 @@
-"""The Python examples of the documents: each says what is there to be seen after it."""
+"""The Python examples of the documents: sessions print what they are said to print, programs run."""
 
 from __future__ import annotations
 
 import doctest
-import re
+import os
 from pathlib import Path
 
 import pytest
 
+from tests.docs.documents import Block, blocks, documents
 from tests.serving import ServerProcess
 
-ROOT = Path(__file__).resolve().parents[2]
+
+def examples(document: str) -> list[Block]:
+    """Those that no command of the document runs, as a file."""
+    return [block for block in blocks(document, "python") if block.file is None]
 
 
-@pytest.mark.parametrize("document", ["docs/client.md"])
+def is_session(block: Block) -> bool:
+    return block.text.startswith(">>>")
+
+
+@pytest.mark.parametrize("document", [path for path in documents() if examples(path)])
 def test_examples_do_what_they_say(
     tmp_path: Path, document: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
     (tmp_path / "price-list.csv").write_bytes(b"tea,8\ncoffee,9\n\n")
     monkeypatch.chdir(tmp_path)
     with ServerProcess(tmp_path) as server:
-        session = "\n".join(blocks).replace("http://127.0.0.1:8080", f"http://{server.host}:{server.port}")
-        test = doctest.DocTestParser().get_doctest(session, {}, document, document, 0)
-        assert len(test.examples) > 10
+
+        def here(code: str) -> str:
+            return code.replace("http://127.0.0.1:8080", f"http://{server.host}:{server.port}")
+
+        session = "\n".join(block.text for block in examples(document) if is_session(block))
+        test = doctest.DocTestParser().get_doctest(here(session), {}, document, document, 0)
         found = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test)
-    assert found.failed == 0, capsys.readouterr().out
+        assert found.failed == 0, capsys.readouterr().out
+        for block in examples(document):
+            if not is_session(block):
+                padding = "\n" * (block.line - 1)
+                exec(
+                    compile(padding + here(block.text), document, "exec"),
+                    {"__name__": os.path.basename(document)},
+                )

@@ -54,12 +54,12 @@ def test_a_symlink_may_come_to_mean_another_database(table: Place) -> None:
 
 def test_a_database_is_created_once(table: Place) -> None:
     with table.engine() as engine:
-        assert engine.create_database("new.db", kv_table="notes") is True
+        assert engine.create_database("new.db", kv_table="notes")[1] is True
         with engine.lease("new.db", "notes") as handle:
             assert [*handle.keys()] == []
             handle.set("k", b"1")
-        assert engine.create_database("new.db", kv_table="notes") is False
-        assert engine.create_database("new.db") is False
+        assert engine.create_database("new.db", kv_table="notes")[1] is False
+        assert engine.create_database("new.db")[1] is False
         with engine.lease("new.db", "notes") as handle:
             assert handle.get("k").value == b"1"
 
@@ -67,9 +67,9 @@ def test_a_database_is_created_once(table: Place) -> None:
 def test_a_directory_of_stores_is_created_once(table: Place) -> None:
     with table.engine() as engine:
         path = str(table.home / "made") + "/"
-        assert engine.create_database(path, kv_table="notes") is True
+        assert engine.create_database(path, kv_table="notes") == (path.rstrip("/"), True)
         assert (table.home / "made" / "notes").is_dir()
-        assert engine.create_database(path) is False
+        assert engine.create_database(path)[1] is False
         with engine.lease(path, "notes") as handle:
             assert [*handle.keys()] == []
 

@@ -124,6 +124,23 @@ async def test_work_that_found_no_thread_in_time_is_never_done(bridge: Bridge) -
     assert done == []
 
 
+async def test_deadlines_have_one_timer_however_many_have_waited(
+    bridge: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    call_later, timers = loop.call_later, []
+
+    def counted(delay: float, *rest: Any) -> asyncio.TimerHandle:
+        timers.append(rest)
+        return call_later(delay, *rest)
+
+    monkeypatch.setattr(loop, "call_later", counted)
+    monkeypatch.setattr(bridge_module, "_SWEEP_S", 10)
+    for _ in range(100):
+        await bridge.run(lambda: None, soon())
+    assert len(timers) == 1
+
+
 async def test_work_that_has_begun_is_awaited_past_its_deadline(bridge: Bridge) -> None:
     def work() -> str:
         time.sleep(0.3)

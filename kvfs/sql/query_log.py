@@ -34,7 +34,7 @@ from kvfs.model import NS
 from kvfs.sql.model import Executed
 from kvfs.sqlite import SqlValue, fetch
 
-_LOG = logging.getLogger("kvfs.query_log")
+_LOG = logging.getLogger("kvfs.sql.query_log")
 
 MAX_ENTRIES: Final = 10_000
 """How many entries of one database are kept."""
