@@ -164,19 +164,21 @@ def delete(path: str) -> int:
     `InvalidSqliteHeader` for what is no database, `Overloaded` where it stays locked.
     """
     deadline = time.monotonic() + _DELETE_WAIT_S
+    # To have the lock, side files are opened that were not there.
+    there = [name for name in sqlite.files_of(path) if os.path.exists(name)]
     with closing(sqlite.connect(path, deadline=deadline)) as connection:
         if not connection.readonly("main"):
             with sqlite.errors(f"delete {path}"):
                 sqlite.retry_busy(lambda: connection.execute("BEGIN IMMEDIATE"), deadline)
         with sqlite.naming(path, alone=True):
-            return sum(_remove(name) for name in sqlite.files_of(path))
+            for name in sqlite.files_of(path):
+                _remove(name)
+    return len(there)
 
 
-def _remove(path: str) -> bool:
+def _remove(path: str) -> None:
     try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return False
+        with suppress(FileNotFoundError):
+            os.unlink(path)
     except OSError as exc:
         raise from_os_error(exc, f"delete {path}") from exc
-    return True

@@ -410,7 +410,8 @@ CACHE: Final = shape(
         "failed": array(shape({"path": STRING, "message": STRING})),
         "connections": INTEGER,
         "workers": array(shape({"worker": INTEGER, "connections": INTEGER})),
-    }
+    },
+    optional=("workers",),
 )
 
 _SQL_VALUE: Final[Schema] = {"anyOf": [{"type": ["null", "boolean", "number", "string"]}, {"type": "object"}]}
