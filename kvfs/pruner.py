@@ -26,7 +26,7 @@ from kvfs.model import KEEP_EVERYTHING, NS, Clock, Retention, Unchanged
 from kvfs.retention import Standing
 from kvfs.sqlite import Space
 from kvfs.status import Pruned
-from kvfs.store import AllKeys, Cut, KeysOf, Reader, Store, Walk
+from kvfs.store import AllKeys, Cut, KeysOf, Reader, Step, Store, Walk
 from kvfs.writer import Batch, Writer
 
 T = TypeVar("T")
@@ -134,7 +134,7 @@ class Pruner:
         cut = Cut(current.aged, current.retention.keep_last)
         patience = deadline + _PATIENCE_S
         while current.walks:
-            for left in self._walk(current.walks[0], cut, patience, current.tally):
+            for left in self._walk(current.walks[0], cut, patience, current.tally, under=current.retention):
                 current.walks[:1] = [] if left is None else [left]
                 if time.monotonic() >= deadline:
                     return False
@@ -168,17 +168,34 @@ class Pruner:
 
         return self._look(horizon, deadline)
 
-    def _walk(self, walk: Walk, cut: Cut, deadline: float | None, tally: _Tally) -> Iterator[Walk | None]:
-        """Prune step by step; what is left to walk after each, when it is durable."""
+    def _walk(
+        self,
+        walk: Walk,
+        cut: Cut,
+        deadline: float | None,
+        tally: _Tally,
+        *,
+        under: Retention | None = None,
+    ) -> Iterator[Walk | None]:
+        """Prune step by step; what is left to walk after each, when it is durable.
+
+        It ends where the store has another retention by then than the one it is to be pruned `under`.
+        """
         left: Walk | None = walk
         while left is not None:
-            step = self._submit(partial(self._store.prune, left, cut), deadline)
+            step = self._submit(partial(self._step, left, cut, under), deadline)
             tally.removed += step.removed
             tally.keys += step.keys
             if step.blobs:
                 tally.freed_bytes += self._submit(partial(self._store.drop_blobs, step.blobs), None)
             left = step.walk
             yield left
+
+    def _step(self, walk: Walk, cut: Cut, under: Retention | None) -> Step:
+        # Another process may have changed the retention, and been told that it holds.
+        if under is not None and self._store.change_standing(_as_it_is).retention != under:
+            return Step(None)
+        return self._store.prune(walk, cut)
 
     def _drop_orphans(self, deadline: float | None) -> int:
         """Drop blobs that were left where a pruning ended between their ops and them; their bytes."""
@@ -253,6 +270,10 @@ def _walks(standing: Standing, aged: int, counted: int) -> list[Walk]:
     if None not in standing.retention and counted > standing.counted_seq:
         walks.append(KeysOf(standing.counted_seq, counted))
     return walks
+
+
+def _as_it_is(standing: Standing) -> Standing:
+    return standing
 
 
 def _check(name: str, value: int | None) -> None:

@@ -26,7 +26,7 @@ _WORKERS: Final[click.ParamType[int]] = click.IntRange(1, _WORKERS_MOST)
 class WorkerCount(click.ParamType[int]):
     """How many workers: a number, or `auto` for as many as there are cores to run on."""
 
-    name = "integer|auto"
+    name = "count"
 
     def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if value == "auto":

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from kvfs.handle import Handle
 from kvfs.model import KEEP_EVERYTHING, BatchSet, FileValue, Retention, Set
 from tests import nasty
 from tests.clocks import HurriedClock
-from tests.engine.place import Place, text
+from tests.engine.place import TABLE, Place, text
 from tests.polling import eventually
 
 WAIT_S = 20.0
@@ -330,3 +331,19 @@ def test_sets_of_many_sizes_are_pruned_whatever_they_take(place: Place) -> None:
         pruned = store.prune(keep_last=1)
         assert (pruned.removed, pruned.keys, pruned.pruned_seq) == (6, 1, 6)
         assert left_of(store, "k") == [7]
+
+
+def test_a_retention_that_another_process_changes_is_not_enforced_any_more(table: Place) -> None:
+    clock = HurriedClock()
+    engine = table.engine(config=Config(retention_grace_s=100), clock=clock)
+    with engine, engine.lease(table.db, TABLE, create=True) as store, closing(table.connect()) as another:
+        store.set_retention(keep_last=1)
+        fill(store, keys=1, times=6)
+        another.execute("BEGIN IMMEDIATE")
+        # All has become old at once; the step that is to remove it waits for the lock.
+        clock.hurry(200)
+        eventually(lambda: engine.status().open[0].queued > 0, WAIT_S, "it waits")
+        another.execute("UPDATE kvfs_retention SET keep_last = 4")
+        another.execute("COMMIT")
+        eventually(lambda: left_of(store, "k0000") != [*range(1, 7)], WAIT_S, "the new one is enforced")
+        assert left_of(store, "k0000") == [3, 4, 5, 6]
