@@ -294,6 +294,7 @@ async def _wait(
         return query.since, False
     protocol.listener = waiting
     try:
+        exchange.request.check_connected()  # a client that has left before is not told of any more
         async with feeds.following(handle, waiting, prefix=query.prefix, values=False):
             with suppress(TimeoutError):
                 async with asyncio.timeout(until_s - time.monotonic()):

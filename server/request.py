@@ -55,6 +55,10 @@ class Request:
             raise ConnectionResetError("the client has gone")
         return transport
 
+    def check_connected(self) -> None:
+        """Raises `ConnectionResetError` where the connection is not open any more."""
+        _ = self.transport
+
     @property
     def remote(self) -> str:
         """The client's address."""

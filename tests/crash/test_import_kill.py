@@ -96,12 +96,12 @@ def test_an_import_that_is_killed_goes_on(tmp_path: Path, directory: bool) -> No
         assert process.returncode == -9, "it was not in the middle of it"
         with place.store() as store:
             store.settle_all()
-        place.check()
+        place.check(crashed=True)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=55)
     assert done.returncode == 0, done.stderr
     with place.store() as store:
         assert exported(store) == pieces
-    place.check()
+    place.check(crashed=True)
 
 
 DIES_AFTER_COMMIT = """
@@ -152,5 +152,5 @@ def test_files_that_were_not_in_place_yet_come_to_their_places(tmp_path: Path) -
             store.settle_all()
             assert store.import_(pieces).complete
             assert exported(store) == pieces
-        place.check()
+        place.check(crashed=True)
     assert died >= 5

@@ -48,10 +48,10 @@ class Place:
         with engine, engine.lease(self.db, TABLE, create=True) as handle:
             yield handle
 
-    def check(self) -> list[invariants.Logged]:
-        """The op-log, when everything is as it must be."""
+    def check(self, *, crashed: bool = False) -> list[invariants.Logged]:
+        """The op-log, when everything is as it must be; see `invariants.check_folder`."""
         if self.directory:
-            return invariants.check_folder(self.path, TABLE)
+            return invariants.check_folder(self.path, TABLE, crashed=crashed)
         return invariants.check_table(self.path).get(TABLE, [])
 
     def connect(self) -> apsw.Connection:

@@ -264,6 +264,17 @@ def test_a_poll_whose_client_has_gone_holds_nothing(table: Store) -> None:
     assert deleted.status == 200, deleted
 
 
+def test_polls_whose_clients_go_at_once_hold_nothing(table: Store) -> None:
+    """Also where one goes between its request and its waiting."""
+    table.put("k", b"1")
+    asked = request("GET", changes_target(table, since=cursor(table), wait=60))
+    for _ in range(100):
+        polling = table.server.connect()
+        polling.send(asked)
+        polling.reset()
+    eventually(lambda: users(table) == 0, SOON_S, "the polls have ended")
+
+
 def test_a_poll_ends_empty_when_the_server_stops(tmp_path: Path, kind: str) -> None:
     with serving(tmp_path, "--allow-any-absolute-db-path") as running:
         store = Store(running, tmp_path / "store", directory=kind == "directory")
