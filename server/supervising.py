@@ -35,6 +35,8 @@ _DEATHS_MOST: Final = 10
 _DEATHS_WITHIN_S: Final = 10.0
 # Before one is replaced that died before it served.
 _PAUSE_S: Final = 0.5
+# How long to wait for a signal where nothing is due.
+_IDLE_S: Final = 60.0
 
 FAILED: Final = 1
 INTERRUPTED: Final = 130
@@ -222,7 +224,7 @@ class _Supervisor:
         times = [at for at, _ in self._due]
         if self._end_at is not None:
             times.append(self._end_at)
-        return max(0.0, min(times) - time.monotonic()) if times else _END_S
+        return max(0.0, min(times) - time.monotonic()) if times else _IDLE_S
 
     def _start(self, number: int) -> None:
         pid = os.fork()
