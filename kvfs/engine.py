@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -259,10 +259,11 @@ class Engine:
                     opened.users -= 1
                 self._released.notify_all()
 
-    @property
-    def degraded(self) -> bool:
-        """Whether there is a store that cannot be served."""
-        return bool(self._failed) and bool(self._still_failed())
+    def openings(self) -> tuple[Set[str], Set[str]]:
+        """What could not be opened when it was last asked for, and what is open: by paths."""
+        failed = self._still_failed().keys() if self._failed else set()
+        with self._lock:
+            return failed, set(self._volumes)
 
     # --- databases as a whole ----------------------------------------------------------------------------
 

@@ -130,19 +130,19 @@ class App:
         """Answer what other workers ask, from now on."""
         services = self._services
 
-        async def health_of_own() -> bytes:
-            return health.DEGRADED if services.engine.degraded else health.OK
+        async def openings() -> bytes:
+            return health.openings(services)
 
         async def flush() -> bytes:
             await services.bridge.run(services.engine.queries.flush, None)
-            return health.OK
+            return b"done"
 
         async def cache() -> bytes:
             return orjson.dumps(await health.cached(services, None))
 
         await services.peers.answer(
             {
-                "health": health_of_own,
+                "openings": openings,
                 "cache": cache,
                 "metrics": lambda: metrics.exposed(services, None),
                 "flush": flush,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import time
-from typing import Final
 
 import orjson
 
@@ -12,15 +12,15 @@ from server import wire
 from server.exchange import Exchange, Services
 from server.reply import Reply
 
-DEGRADED: Final = b"degraded"
-OK: Final = b"ok"
-
 
 async def health(exchange: Exchange) -> Reply:
-    """Whether the server can serve: all that it was asked for could be opened, by every worker."""
+    """Whether the server can serve: all that it was asked for could be opened, at last by some worker."""
     services = exchange.services
-    told = await services.peers.ask("health")
-    degraded = services.engine.degraded or DEGRADED in told.values()
+    failed, found = services.engine.openings()
+    for answer in (await services.peers.ask("openings")).values():
+        theirs = json.loads(answer)
+        failed, found = failed | set(theirs["failed"]), found | set(theirs["open"])
+    degraded = bool(failed - found)
     return wire.json_reply(
         {
             "status": "degraded" if degraded else "ok",
@@ -30,6 +30,13 @@ async def health(exchange: Exchange) -> Reply:
         },
         status=503 if degraded else 200,
     )
+
+
+def openings(services: Services) -> bytes:
+    """What this worker could not open, and what it has open, for another one to know."""
+    failed, found = services.engine.openings()
+    # Not by orjson: paths of folders may be no UTF-8.
+    return json.dumps({"failed": [*failed], "open": [*found]}).encode()
 
 
 async def cache(exchange: Exchange) -> Reply:

@@ -19,10 +19,15 @@ _SUMMED: Final = ("users", "queued", "reconciles", "index_hits", "index_misses")
 
 def caches(told: Mapping[int, Json]) -> Json:
     """`/health/cache` of all workers, by their numbers: a store that several have open is told of once."""
+    databases = _by_path(told, "databases", lambda each: True)
+    folders = _by_path(told, "directory_stores", lambda each: each["watcher"] != "standby")
+    found = {*(each["path"] for each in databases), *(each["path"] + "/" for each in folders)}
+    failed = {each["path"]: each for cache in told.values() for each in cache["failed"]}
     return {
-        "databases": _by_path(told, "databases", lambda each: True),
-        "directory_stores": _by_path(told, "directory_stores", lambda each: each["watcher"] != "standby"),
-        "failed": list({each["path"]: each for cache in told.values() for each in cache["failed"]}.values()),
+        "databases": databases,
+        "directory_stores": folders,
+        # What another worker could open since is as it should be.
+        "failed": [each for path, each in failed.items() if path not in found],
         "connections": sum(cache["connections"] for cache in told.values()),
         "workers": [
             {"worker": number, "connections": cache["connections"]} for number, cache in sorted(told.items())
