@@ -124,6 +124,8 @@ def _connected(
                 mode = retry_busy(lambda: connection.pragma("journal_mode", "wal"), deadline)
                 if mode != "wal":
                     raise DatabaseError(f"Cannot use write-ahead logging for {path}: journal mode is {mode}")
+                # Opens the side files, if it was a new database: later, their names may be another's.
+                retry_busy(lambda: connection.pragma("schema_version"), deadline)
             connection.wal_autocheckpoint(_WAL_BYTES // _page_bytes(connection))
             connection.pragma("synchronous", synchronous)
             connection.pragma("foreign_keys", 1)

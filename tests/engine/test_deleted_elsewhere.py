@@ -54,6 +54,15 @@ def test_a_write_that_finds_its_file_gone_is_refused(pair: Pair, table: Place) -
         other.lease(table.db, TABLE)
 
 
+def test_a_new_database_that_is_deleted_leaves_nothing_behind(table: Place) -> None:
+    one, other = table.engine(), table.engine()
+    with one, other, one.lease(table.db, TABLE, create=True) as handle:
+        other.delete_database(table.db)
+        with pytest.raises(Overloaded, match="deleted"):
+            handle.apply(text("k", b"lost"), deadline=time.monotonic() + 5)
+        assert [path.name for path in table.home.glob("t.db*")] == []
+
+
 def test_a_write_never_goes_to_the_file_that_was_there_before(pair: Pair, table: Place) -> None:
     one, other = pair
     with other.lease(table.db, TABLE) as before:
