@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tests.cli import forking
 from tests.serving import ROOT
 from tests.terminal import CTRL_C, Terminal
 
@@ -51,15 +51,13 @@ class Kvfs:
         return [*COMMAND, *map(str, arguments), *self.arguments]
 
     def __call__(self, *arguments: object, stdin: bytes = b"", **variables: str) -> Ended:
-        done = subprocess.run(
-            self.command(*arguments),
-            input=stdin,
+        code, out, err = forking.run(
+            [*map(str, arguments), *self.arguments],
+            stdin=stdin,
             env={**self.environment, **variables},
-            capture_output=True,
-            timeout=WAIT_S,
-            check=False,
+            timeout_s=WAIT_S,
         )
-        return Ended(done.returncode, done.stdout, done.stderr.decode())
+        return Ended(code, out, err.decode())
 
     def at_terminal(
         self, *arguments: object, asked: str = "", keys: bytes = b"", columns: int = 80, **variables: str

@@ -20,6 +20,13 @@ everything = pytest.mark.parametrize(
     "everything", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["sample", "all"]
 )
 acts = pytest.mark.parametrize("act", ACTS)
+main_acts = pytest.mark.parametrize(
+    "act",
+    [
+        pytest.param(act, marks=[] if act in ("overwrite", "delete", "batch") else pytest.mark.soak)
+        for act in ACTS
+    ],
+)
 
 FAILURES = {"DATABASE_ERROR", "FILE_SYSTEM_ERROR", "STORAGE_FULL"}
 NO_EXCHANGE = ("renameat2:error=ENOSYS", "renameat2:error=EINVAL")
@@ -148,7 +155,7 @@ def kill_everywhere(
 
 
 @everything
-@acts
+@main_acts
 def test_a_write_that_is_killed_is_done_or_not_at_all(folders: Folders, act: str, everything: bool) -> None:
     kill_everywhere(folders, "write", act, everything=everything)
 
@@ -251,7 +258,7 @@ def fail_everywhere(
 
 @everything
 @pytest.mark.parametrize("error", ["EIO", pytest.param("ENOSPC", marks=pytest.mark.soak)])
-@acts
+@main_acts
 def test_a_write_whose_disk_fails_is_told_as_it_is(
     folders: Folders, act: str, error: str, everything: bool
 ) -> None:
