@@ -42,7 +42,13 @@ def test_keys_of_every_kind_live_side_by_side(store: Driver, order: str) -> None
         assert store.has(key) is bool(number % 2), key
 
 
-@pytest.mark.parametrize("key", ["/" * 1024, "a" + "/b" * 511], ids=["slashes", "letters"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param("/" * 1024, id="slashes", marks=pytest.mark.soak),
+        pytest.param("a" + "/b" * 511, id="letters"),
+    ],
+)
 def test_a_key_may_be_as_deep_as_it_can_be_long(store: Driver, key: str) -> None:
     store.set(key, b"deep")
     store.set("a", b"shallow")

@@ -22,7 +22,7 @@ from tests.serving import ROOT
 SEED = 20_240_611
 OPS = 1500
 BLOCK_RECORDS = 3
-KILLS = 4
+KILLS = 3
 
 
 def exported(store: Handle) -> list[bytes]:

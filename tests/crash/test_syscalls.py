@@ -204,7 +204,11 @@ def test_opening_that_is_killed_leaves_a_store_that_opens(
 @everything
 @pytest.mark.parametrize(
     ("act", "last"),
-    [("batch", "renameat2:when=3"), ("delete", "renameat2:when=1"), ("large", "fdatasync:when=1")],
+    [
+        ("batch", "renameat2:when=3"),
+        pytest.param("delete", "renameat2:when=1", marks=pytest.mark.soak),
+        pytest.param("large", "fdatasync:when=1", marks=pytest.mark.soak),
+    ],
 )
 @pytest.mark.parametrize("index", [True, False], ids=["with-index", "without"])
 def test_recovery_that_is_killed_is_recovered_from(

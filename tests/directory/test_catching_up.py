@@ -172,12 +172,17 @@ def replace_index(folder: Folder) -> None:
     (folder.spare / "index").rename(folder.index)
 
 
-LOSSES = [
-    delete_index, delete_index_alone, overwrite_index, overwrite_index_in_place, empty_index, replace_index
-]  # fmt: skip
+RARER_LOSSES = [delete_index_alone, overwrite_index, empty_index, replace_index]
 
 
-@pytest.mark.parametrize("lose", LOSSES)
+@pytest.mark.parametrize(
+    "lose",
+    [
+        delete_index,
+        overwrite_index_in_place,
+        *(pytest.param(each, marks=pytest.mark.soak) for each in RARER_LOSSES),
+    ],
+)
 def test_an_index_that_is_lost_under_load_loses_nothing_else(
     server: Server, folder: Folder, lose: Callable[[Folder], None]
 ) -> None:

@@ -139,7 +139,8 @@ def test_whatever_has_happened_is_the_same_in_another_store(
         pieces = [*stream(header, records, block_records=block_records)]
         with target.store(clock=clock) as store, suppress(InvalidParameters):
             store.import_(pieces[: cut % len(pieces)])
-        if target.log_file.exists():
+        if target.log_file.exists() and not header.pruned_seq:
+            # What was pruned of keys that are still to come would be missing.
             target.check()
         with target.store(clock=clock) as store:
             assert store.import_(pieces).complete
