@@ -555,14 +555,18 @@ class Engine:
         It is not made again: whoever moves another one there would find it in the way.
         """
         del self._vacant[key]
-        with self._path_lock(key):
-            if self._find(key) is not None:
-                return
-            if os.path.isdir(location.folder):
-                lease = self._lease(location.path, location.table, location, create=False, deadline=None)
-                lease.release()
-            elif os.path.isdir(location.path):
-                self._vacant[key] = location
+        try:
+            with self._path_lock(key):
+                if self._find(key) is not None:
+                    return
+                if os.path.isdir(location.folder):
+                    lease = self._lease(location.path, location.table, location, create=False, deadline=None)
+                    lease.release()
+                elif os.path.isdir(location.path):
+                    self._vacant[key] = location
+        except Unavailable:
+            # There is no room now, or somebody is at it.
+            self._vacant[key] = location
 
     # --- the retention's thread ---------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import apsw
@@ -131,6 +132,30 @@ def test_when_all_that_may_be_open_are_in_use_another_is_refused(tmp_path: Path)
             store.set("k", b"x")
         with engine.lease(b, TABLE, create=True) as store:
             store.set("k", b"x")
+
+
+def test_a_folder_that_is_made_again_while_too_many_are_open_is_followed_when_there_is_room(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "folder" / TABLE
+    folder.mkdir(parents=True)
+    a, b = str(tmp_path / "a.db"), str(tmp_path / "b.db")
+    with Engine(Paths(str(tmp_path)), config=Config(max_open=2)) as engine, engine.lease(a, create=True):
+        engine.lease(str(folder.parent), TABLE).release()
+        folder.rename(tmp_path / "away")
+        eventually(lambda: len(engine.status().open) == 1, CLOSE_S, "the folder that is gone is closed")
+        with engine.lease(b, TABLE, create=True) as store:
+            folder.mkdir()
+            for key in ("one turn of the engine", "another turn"):
+                store.set(key, b"x", ttl_s=1)
+                eventually(partial(has_expired, b, key), CLOSE_S, "its expiry is logged")
+            assert not is_open(engine, str(folder.parent))
+        eventually(lambda: is_open(engine, str(folder.parent)), CLOSE_S, "the folder is followed")
+
+
+def has_expired(db: str, key: str) -> bool:
+    """Whether the expiry is logged, without asking the engine."""
+    return any((op.key, op.op_type) == (key, "expire") for op in invariants.check_table(db)[TABLE])
 
 
 # --- what lies at the path changes ---------------------------------------------------------------------
