@@ -24,8 +24,8 @@ help:
 serve: $(READY)
 	@exec $(BIN)/kvfs serve $(ARGS)
 
-# Three for each core: most tests wait for disks, watchers and servers for much of their time.
-WORKERS ?= $(shell expr 3 \* $$(getconf _NPROCESSORS_ONLN))
+# Two for each core: most tests wait for disks, watchers and servers for much of their time.
+WORKERS ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 
 test: $(READY)
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)

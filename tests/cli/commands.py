@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tests.cli import forking
+from tests import forking
 from tests.serving import ROOT
 from tests.terminal import CTRL_C, Terminal
 

@@ -26,8 +26,8 @@ STORES = (
     "table",
     "directory",
     "table-http",
-    "directory-http",
-    # The same over HTTP once more, by other code of ours: for the long run.
+    # What HTTP does with folders has tests of its own; and the same once more by other code of ours.
+    pytest.param("directory-http", marks=pytest.mark.soak),
     pytest.param("table-client", marks=pytest.mark.soak),
     pytest.param("directory-async-client", marks=pytest.mark.soak),
 )

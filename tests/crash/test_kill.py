@@ -23,7 +23,7 @@ from tests.crash.load import COUNTER, Acknowledged, parse
 from tests.polling import eventually
 from tests.serving import ROOT, ServerProcess
 
-ROUNDS = 4
+ROUNDS = 3
 LOAD_S = 30.0
 SEED = 20_240_607
 KEPT = 2

@@ -29,7 +29,7 @@ from tests.polling import eventually
 from tests.serving import ROOT, ServerProcess
 
 SEED = 20_240_608
-ROUNDS = 3
+ROUNDS = 2
 LOAD_S = 30.0
 EDITED = "edited/"
 

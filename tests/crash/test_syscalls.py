@@ -22,10 +22,7 @@ everything = pytest.mark.parametrize(
 acts = pytest.mark.parametrize("act", ACTS)
 main_acts = pytest.mark.parametrize(
     "act",
-    [
-        pytest.param(act, marks=[] if act in ("overwrite", "delete", "batch") else pytest.mark.soak)
-        for act in ACTS
-    ],
+    [pytest.param(act, marks=[] if act in ("overwrite", "batch") else pytest.mark.soak) for act in ACTS],
 )
 
 FAILURES = {"DATABASE_ERROR", "FILE_SYSTEM_ERROR", "STORAGE_FULL"}
@@ -186,7 +183,7 @@ def test_the_first_read_after_a_kill_shows_what_was_committed(folders: Folders, 
 
 
 @everything
-@pytest.mark.parametrize("act", ["overwrite", "large"])
+@pytest.mark.parametrize("act", ["overwrite", pytest.param("large", marks=pytest.mark.soak)])
 def test_closing_that_is_killed_loses_nothing(folders: Folders, act: str, everything: bool) -> None:
     kill_everywhere(folders, "close", act, everything=everything)
 

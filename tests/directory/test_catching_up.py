@@ -104,7 +104,7 @@ def killed(server: Server, acknowledged: Acknowledged, edit: Callable[[], None])
     server.start()
 
 
-away = pytest.mark.parametrize("away", [paused, stopped, killed])
+away = pytest.mark.parametrize("away", [pytest.param(paused, marks=pytest.mark.soak), stopped, killed])
 floods = pytest.mark.parametrize("files", [FILES, pytest.param(10 * FILES, marks=pytest.mark.soak)])
 Away = Callable[[Server, Acknowledged, Callable[[], None]], None]
 

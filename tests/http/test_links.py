@@ -6,7 +6,6 @@ import base64
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode
@@ -16,11 +15,11 @@ import pytest
 from server import links
 from server.access import Grant
 from server.tokens import Token
+from tests import forking
 from tests.http.bearing import Bearer
 from tests.http.launching import Launched, serving
 from tests.http.wire import BASE, key_path, refused, target_of
 from tests.polling import eventually
-from tests.serving import ROOT
 
 TABLE = "things"
 WRITER, READER = "writer-0123456789", "reader-0123456789"
@@ -72,15 +71,9 @@ def db(request: pytest.FixtureRequest, home: Path, server: Launched) -> str:
 
 
 def share(*options: str, variables: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "server", "share", *options],
-        cwd=ROOT,
-        env={"PATH": "", **(variables or {})},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    arguments = ["share", *options]
+    code, out, err = forking.run(arguments, stdin=b"", env={"PATH": "", **(variables or {})}, timeout_s=30)
+    return subprocess.CompletedProcess(arguments, code, out.decode(), err.decode())
 
 
 def target_from(made: subprocess.CompletedProcess[str], server: str = "http://127.0.0.1:8080") -> str:

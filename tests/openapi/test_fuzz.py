@@ -29,7 +29,7 @@ from server.routes import ROUTES
 from tests.http.launching import Launched, serving
 from tests.http.stores import TABLE, Store
 
-REQUESTS: Final = 6
+REQUESTS: Final = 4
 """How many there are of each mode for each route: all together take less than a minute."""
 
 CHECKS: Final = [
