@@ -34,13 +34,13 @@ from kvfs.followers import Ending
 from kvfs.handle import Handle
 from kvfs.model import NS, Clock, Write
 from kvfs.openers import OPENERS, Opener, make_folder
-from kvfs.paths import STATE_DIR, Kind, Location, Paths, check_table
+from kvfs.paths import Kind, Location, Paths, check_table
 from kvfs.pending import Pending
 from kvfs.sql.database import SqlDatabase, rehearse
 from kvfs.sql.handle import SqlHandle
 from kvfs.sql.interrupts import Interrupter
 from kvfs.sql.model import Failure, Item, MakeRows
-from kvfs.sql.query_log import QueryLog
+from kvfs.sql.query_log import QueryLog, query_log_in
 from kvfs.status import EngineStatus, OpenStatus
 from kvfs.store import Store, Volume
 from kvfs.transaction import check_on_nothing
@@ -560,13 +560,13 @@ class Engine:
                 if self._find(key) is not None:
                     return
                 if os.path.isdir(location.folder):
-                    lease = self._lease(location.path, location.table, location, create=False, deadline=None)
-                    lease.release()
+                    self._lease(
+                        location.path, location.table, location, create=False, deadline=None
+                    ).release()
                 elif os.path.isdir(location.path):
                     self._vacant[key] = location
         except Unavailable:
-            # There is no room now, or somebody is at it.
-            self._vacant[key] = location
+            self._vacant[key] = location  # there is no room now, or somebody is at it
 
     # --- the retention's thread ---------------------------------------------------------------------------
 
@@ -592,11 +592,6 @@ def _tending(key: str) -> Iterator[None]:
         _LOG.warning("cannot tend %s: %s", key, exc.message)
     except Exception:
         _LOG.exception("cannot tend %s", key)
-
-
-def query_log_in(folder: str) -> str:
-    """Where the query log of the databases in a folder lies."""
-    return os.path.join(folder, STATE_DIR, "queries.db")
 
 
 def _volume_key(location: Location) -> str:

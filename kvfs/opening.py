@@ -6,12 +6,13 @@ import os
 from collections.abc import Sequence
 
 from kvfs.config import Config
-from kvfs.engine import Engine, query_log_in
+from kvfs.engine import Engine
 from kvfs.handle import Handle
 from kvfs.paths import TABLE_DEFAULT, Paths, check_db
 from kvfs.sql import limits
 from kvfs.sql.handle import Answer, Collected
 from kvfs.sql.model import Item
+from kvfs.sql.query_log import query_log_in
 
 
 def open_store(

@@ -119,14 +119,14 @@ def _connected(
             if create and not retry_busy(lambda: connection.pragma("page_count"), deadline):
                 connection.pragma("page_size", _PAGE_BYTES)
                 if shrinkable:
-                    connection.pragma("auto_vacuum", "incremental")
+                    retry_busy(lambda: connection.pragma("auto_vacuum", "incremental"), deadline)
             if not readonly and not connection.readonly("main"):
                 mode = retry_busy(lambda: connection.pragma("journal_mode", "wal"), deadline)
                 if mode != "wal":
                     raise DatabaseError(f"Cannot use write-ahead logging for {path}: journal mode is {mode}")
                 # Opens the side files, if it was a new database: later, their names may be another's.
                 retry_busy(lambda: connection.pragma("schema_version"), deadline)
-            connection.wal_autocheckpoint(_WAL_BYTES // _page_bytes(connection))
+            connection.wal_autocheckpoint(_WAL_BYTES // retry_busy(lambda: _page_bytes(connection), deadline))
             connection.pragma("synchronous", synchronous)
             connection.pragma("foreign_keys", 1)
             connection.pragma("cache_size", -_CACHE_KIB)

@@ -31,6 +31,7 @@ import apsw
 from kvfs import disk, sqlite
 from kvfs.errors import KvfsError, from_os_error
 from kvfs.model import NS
+from kvfs.paths import STATE_DIR
 from kvfs.sql.model import Executed
 from kvfs.sqlite import SqlValue, fetch
 
@@ -102,6 +103,11 @@ class Statistics:
     oldest_ns: int | None
     newest_ns: int | None
     per_hour: float
+
+
+def query_log_in(folder: str) -> str:
+    """Where the query log of the databases in a folder lies."""
+    return os.path.join(folder, STATE_DIR, "queries.db")
 
 
 class QueryLog:
