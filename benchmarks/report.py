@@ -41,11 +41,6 @@ def shown(row: Row) -> str:
     return f"{name:52}{kvfs_side:>12}{other:>12}{figure:>9}  {spread:15}{goal:>8}  {verdict}".rstrip()
 
 
-def missed(row: Row) -> bool:
-    """Whether the line was measured, and has not reached its goal."""
-    return row.figure is not None and not row.line.reached(row.figure)
-
-
 def document(rows: Sequence[Row], *, rounds: int, seconds: int) -> str:
     """The whole of `docs/benchmarks.md`."""
     return "\n".join(
