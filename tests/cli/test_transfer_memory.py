@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -57,7 +57,7 @@ class Side:
     peak_kib: int
 
 
-def piped(export: Sequence[str], import_: Sequence[str], kvfs: Kvfs) -> tuple[Side, Side]:
+def piped(export: Sequence[str], import_: Sequence[str], kvfs: Kvfs) -> tuple[Side, ...]:
     """Run one command into another."""
     with (
         subprocess.Popen(export, cwd=ROOT, env=kvfs.environment, stdout=subprocess.PIPE) as out,
@@ -65,19 +65,25 @@ def piped(export: Sequence[str], import_: Sequence[str], kvfs: Kvfs) -> tuple[Si
     ):
         assert out.stdout is not None
         out.stdout.close()
-        return _ended(into), _ended(out)
+        return _ended(into, out)
 
 
-def _ended(process: subprocess.Popen[bytes]) -> Side:
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return Side(process.returncode, used.ru_maxrss)
+def _ended(*processes: subprocess.Popen[bytes]) -> tuple[Side, ...]:
+    """What they came to, looked at while they run: `ru_maxrss` begins with the memory of their parent."""
+    peaks = [0] * len(processes)
+    while any(process.poll() is None for process in processes):
+        peaks = [max(peak, peak_kib(each.pid)) for peak, each in zip(peaks, processes, strict=True)]
+        time.sleep(0.02)
+    return tuple(Side(each.returncode, peak) for each, peak in zip(processes, peaks, strict=True))
 
 
 def peak_kib(pid: int) -> int:
-    """The most memory that a process has had so far."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    """The most memory that a process has had so far; 0 if it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
 
 
 def same(one: bytes, other: bytes) -> bool:
