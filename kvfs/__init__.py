@@ -16,10 +16,10 @@ third of the time, without SQLite.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from kvfs import errors
+from kvfs.deferred import importer
 from kvfs.errors import KvfsError
 
 if TYPE_CHECKING:
@@ -74,43 +74,35 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Changes": "feed",
-    "ChangesQuery": "feed",
-    "Config": "config",
-    "Cursor": "cursor",
-    "Diff": "timetravel",
-    "Engine": "engine",
-    "Entry": "model",
-    "FileValue": "model",
-    "Handle": "handle",
-    "History": "timetravel",
-    "Imported": "status",
-    "Importer": "transfer.incoming",
-    "OnConflict": "model",
-    "Op": "model",
-    "Outcome": "model",
-    "Page": "listing",
-    "PastEntries": "timetravel",
-    "PastKeys": "timetravel",
-    "Pending": "pending",
-    "Place": "feed",
-    "Pruned": "status",
-    "Query": "listing",
-    "QueryRows": "sql.handle",
-    "Rebuilt": "status",
-    "Retention": "model",
-    "Set": "model",
-    "SqlHandle": "sql.handle",
-    "WriteResult": "model",
-    "open": "opening",
+    "Changes": "kvfs.feed",
+    "ChangesQuery": "kvfs.feed",
+    "Config": "kvfs.config",
+    "Cursor": "kvfs.cursor",
+    "Diff": "kvfs.timetravel",
+    "Engine": "kvfs.engine",
+    "Entry": "kvfs.model",
+    "FileValue": "kvfs.model",
+    "Handle": "kvfs.handle",
+    "History": "kvfs.timetravel",
+    "Imported": "kvfs.status",
+    "Importer": "kvfs.transfer.incoming",
+    "OnConflict": "kvfs.model",
+    "Op": "kvfs.model",
+    "Outcome": "kvfs.model",
+    "Page": "kvfs.listing",
+    "PastEntries": "kvfs.timetravel",
+    "PastKeys": "kvfs.timetravel",
+    "Pending": "kvfs.pending",
+    "Place": "kvfs.feed",
+    "Pruned": "kvfs.status",
+    "Query": "kvfs.listing",
+    "QueryRows": "kvfs.sql.handle",
+    "Rebuilt": "kvfs.status",
+    "Retention": "kvfs.model",
+    "Set": "kvfs.model",
+    "SqlHandle": "kvfs.sql.handle",
+    "WriteResult": "kvfs.model",
+    "open": "kvfs.opening:open_store",
 }
 
-
-def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f"{__name__}.{home}")
-    found: object = getattr(module, "open_store" if name == "open" else name)
-    globals()[name] = found
-    return found
+__getattr__ = importer(__name__, _HOMES)

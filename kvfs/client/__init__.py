@@ -12,8 +12,9 @@ What is named here is imported when it is first asked for: a command runs for le
 import HTTP and asyncio.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from kvfs.deferred import importer
 
 if TYPE_CHECKING:
     from kvfs.client.asynchronous import AsyncClient, AsyncDatabase, AsyncTable
@@ -43,18 +44,22 @@ __all__ = [
 ]
 
 _HOMES = {
-    "kvfs.client.asynchronous": ("AsyncClient", "AsyncDatabase", "AsyncTable"),
-    "kvfs.client.blocking": ("Client", "Database", "Table"),
-    "kvfs.client.errors": ("NoAnswer", "UnexpectedAnswer", "Unreachable"),
-    "kvfs.client.records": ("Item", "JsonText", "Query", "Statement"),
-    "kvfs.client.retries": ("NO_RETRIES", "Retries"),
-    "kvfs.errors": ("TransactionFailed",),
+    "AsyncClient": "kvfs.client.asynchronous",
+    "AsyncDatabase": "kvfs.client.asynchronous",
+    "AsyncTable": "kvfs.client.asynchronous",
+    "Client": "kvfs.client.blocking",
+    "Database": "kvfs.client.blocking",
+    "Item": "kvfs.client.records",
+    "JsonText": "kvfs.client.records",
+    "NO_RETRIES": "kvfs.client.retries",
+    "NoAnswer": "kvfs.client.errors",
+    "Query": "kvfs.client.records",
+    "Retries": "kvfs.client.retries",
+    "Statement": "kvfs.client.records",
+    "Table": "kvfs.client.blocking",
+    "TransactionFailed": "kvfs.errors",
+    "UnexpectedAnswer": "kvfs.client.errors",
+    "Unreachable": "kvfs.client.errors",
 }
 
-
-def __getattr__(name: str) -> object:
-    for home, names in _HOMES.items():
-        if name in names:
-            value = globals()[name] = getattr(import_module(home), name)
-            return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = importer(__name__, _HOMES)
