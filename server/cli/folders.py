@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from server.cli.options import Command, option
+from server.cli.options import Command, log_options, option
 
 
 def _folder_command(command: Command) -> Command:
@@ -27,17 +27,7 @@ def _folder_command(command: Command) -> Command:
 
 @click.command()
 @_folder_command
-@option(
-    "--history-max-value-bytes",
-    default=16 << 20,
-    type=click.IntRange(min=0),
-    help="The largest value that the op-log keeps; a larger one is a gap in it.",
-)
-@option(
-    "--baseline/--no-baseline",
-    default=True,
-    help="Copy the files that a folder has when it is first seen into its op-log.",
-)
+@log_options
 def rebuild(
     folder: str,
     table: str | None,

@@ -27,6 +27,25 @@ def token_options(command: Command) -> Command:
     return command
 
 
+def log_options(command: Command) -> Command:
+    """What goes into op-logs: for who writes them, and for who makes up for what is missing."""
+    for decorate in (
+        option(
+            "--baseline/--no-baseline",
+            default=True,
+            help="Copy the files that a folder has when it is first seen into its op-log.",
+        ),
+        option(
+            "--history-max-value-bytes",
+            default=16 << 20,
+            type=click.IntRange(min=0),
+            help="The largest value that the op-log keeps; a larger one is a gap in it.",
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
 def check_tokens_set() -> None:
     """An empty variable counts as none at all: whoever sets one must not get a server without tokens."""
     for variable in ("KVFS_TOKEN", "KVFS_TOKEN_FILE"):

@@ -11,7 +11,7 @@ import click
 
 from kvfs.errors import KvfsError
 from server.cli.exits import told_of
-from server.cli.options import check_tokens_set, option, token_options
+from server.cli.options import check_tokens_set, log_options, option, token_options
 
 if TYPE_CHECKING:
     from server.worker import Worker
@@ -84,17 +84,7 @@ class WorkerCount(click.ParamType[int]):
     type=click.IntRange(min=0),
     help="Keep operations of the last so many seconds, whatever a table's retention says.",
 )
-@option(
-    "--history-max-value-bytes",
-    default=16 << 20,
-    type=click.IntRange(min=0),
-    help="The largest value that the op-log keeps; a larger one is a gap in it.",
-)
-@option(
-    "--baseline/--no-baseline",
-    default=True,
-    help="Copy the files that a folder has when it is first seen into its op-log.",
-)
+@log_options
 @option(
     "--sync",
     default="op",
