@@ -500,7 +500,7 @@ class Engine:
                     self._follow(key, location)
 
     def _tend(self, opened: _Open, *, checkpoint: bool, forget: bool) -> None:
-        if opened.volume.replaced() and not opened.volume.watching:
+        if not opened.volume.watching and opened.volume.replaced():
             # Nothing of it will ever be asked for, and its disk space is taken until it is closed.
             self._close_unused(opened)
             return
@@ -560,9 +560,8 @@ class Engine:
                 if self._find(key) is not None:
                     return
                 if os.path.isdir(location.folder):
-                    self._lease(
-                        location.path, location.table, location, create=False, deadline=None
-                    ).release()
+                    lease = self._lease(location.path, location.table, location, create=False, deadline=None)
+                    lease.release()
                 elif os.path.isdir(location.path):
                     self._vacant[key] = location
         except Unavailable:
