@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -219,7 +220,7 @@ class Budget:
         limits.check_result(size_bytes, self._left)
 
 
-class _Encoded:
+class _Encoded(ABC):
     """Rows, encoded some at a time, so that they are held once.
 
     Small rows wait for each other. When SQLite takes more memory than it did, a row may be a large one:
@@ -253,8 +254,9 @@ class _Encoded:
             self.out += encoded
             self._waiting = []
 
+    @abstractmethod
     def _encode(self, rows: list[tuple[Any, ...]]) -> bytes:
-        raise NotImplementedError
+        """Some rows, as they go behind those before them."""
 
 
 class _JsonRows(_Encoded):
