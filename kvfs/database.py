@@ -12,6 +12,7 @@ import apsw
 
 from kvfs import disk, idempotency, sqlite
 from kvfs.errors import InvalidParameters, Overloaded, from_os_error
+from kvfs.oplog import check_formats
 from kvfs.sqlite import ReadPool, Space
 from kvfs.status import DatabaseStatus
 
@@ -25,7 +26,9 @@ class Database:
     def __init__(self, path: str, *, create: bool = False) -> None:
         self.path = path
         deadline = time.monotonic() + _OPEN_WAIT_S
-        self._writing = sqlite.connect(path, create=create, shrinkable=True, deadline=deadline)
+        self._writing = sqlite.connect(
+            path, create=create, shrinkable=True, accept=check_formats, deadline=deadline
+        )
         self._reading = ReadPool(path)
         self._identity: tuple[int, int] | None = None
         self._closed = False

@@ -28,6 +28,7 @@
     │   └── Overloaded              OVERLOADED
     └── StorageFailure          what lies below failed
         ├── DatabaseError           DATABASE_ERROR
+        │   └── NewerFormat             NEWER_FORMAT
         ├── FileSystemError         FILE_SYSTEM_ERROR
         └── StorageFull             STORAGE_FULL
 
@@ -212,6 +213,12 @@ class DatabaseError(StorageFailure):
     """SQLite failed."""
 
     code = "DATABASE_ERROR"
+
+
+class NewerFormat(DatabaseError):
+    """A newer kvfs has written what is there, in a format that this one does not know; it is left untouched."""
+
+    code = "NEWER_FORMAT"
 
 
 class FileSystemError(StorageFailure):

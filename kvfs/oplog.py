@@ -32,7 +32,8 @@ with a TTL have one on `expire_ns`: a key may also change without an op. A log t
 Where an op with the flag 4 is the last of its key, there is no such key: the import that brought it has not
 got to the key's next op, or to its value.
 
-`kvfs_stores` names the logs of the file: (name, format, log_id). A log of a newer format is not opened.
+`kvfs_stores` names the logs of the file: (name, format, log_id). A file with a log of a newer format is not
+opened, and not changed.
 `log_id` is random, and tells a log from another at the same path. `kvfs_retention` says what is to be pruned
 and what was, see `kvfs.retention`: of a key always the first ops, never the last. Recovery is SQLite's own.
 """
@@ -47,7 +48,7 @@ import apsw
 
 from kvfs import content_types, retention
 from kvfs.blobs import BLOB_MIN_BYTES, Blobs
-from kvfs.errors import DatabaseError
+from kvfs.errors import NewerFormat
 from kvfs.model import INLINE_MAX_BYTES, Entry, Op, OpType, Origin, Value, value_bytes, value_hash
 from kvfs.retention import Standing
 from kvfs.sqlite import SqlValue, fetch, has_table, json_text, quoted, sql_value
@@ -223,18 +224,16 @@ class OpLog:
     def log_id(self, connection: apsw.Connection) -> str | None:
         """The log's identity; None where there is no such log yet.
 
-        Raises `DatabaseError` for a log of a newer format than this program knows.
+        Raises `NewerFormat` for a log of a newer format than this program knows.
         """
         if not has_table(connection, "kvfs_stores"):
             return None
         rows = fetch(connection, "SELECT format, log_id FROM kvfs_stores WHERE name = ?", (self.name,))
         if not rows:
             return None
-        version, log_id = rows[0]
-        if version > FORMAT:
-            raise DatabaseError(
-                f"The op-log has format {version}, written by a newer kvfs; this one knows {FORMAT}"
-            )
+        found, log_id = rows[0]
+        if found > FORMAT:
+            raise _newer_format(self.name, found)
         return cast(str, log_id)
 
     # --- writing --------------------------------------------------------------------------------------
@@ -512,6 +511,20 @@ class OpLog:
                 content_type = content_type or content_types.detect(unhashed)
             entry = Entry(key, value, size, content_type, created_s, updated_s, expire_ns, number, digest)
         return Op(seq, key, number, OpType(op_type), Origin(origin), ts_ns, entry, recorded, ttl_s)
+
+
+def check_formats(connection: apsw.Connection) -> None:
+    """Raise `NewerFormat` where any log of the database has a newer format than this program knows."""
+    if has_table(connection, "kvfs_stores"):
+        newer = fetch(connection, "SELECT name, format FROM kvfs_stores WHERE format > ? LIMIT 1", (FORMAT,))
+        if newer:
+            raise _newer_format(*newer[0])
+
+
+def _newer_format(name: str, found: object) -> NewerFormat:
+    return NewerFormat(
+        f"The op-log of {name} has format {found}, written by a newer kvfs; this one knows {FORMAT}"
+    )
 
 
 class LogReader:

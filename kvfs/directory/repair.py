@@ -159,10 +159,11 @@ class _Repair:
             return "it is empty"
         try:
             with sqlite.untouched(self._home.log) as connection:
+                # First: what a newer kvfs has written, this one cannot call damaged.
+                log_id = self._log.log_id(connection)
                 damage = audit.damage(connection)
                 if damage is not None:
                     return damage
-                log_id = self._log.log_id(connection)
                 tail = 0
                 if log_id is not None:
                     tail = self._log.tail(connection)[0]

@@ -37,10 +37,10 @@ from kvfs import disk, idempotency, imports, retention, sqlite
 from kvfs.blobs import Blobs
 from kvfs.directory import files
 from kvfs.directory.index import Index, boot_id
-from kvfs.errors import DatabaseError, InvalidSqliteHeader, KvfsError, Overloaded, from_os_error
+from kvfs.errors import DatabaseError, KvfsError, Overloaded, from_os_error
 from kvfs.imports import LastImport
 from kvfs.model import Entry, Op, OpType, Origin, Value, value_bytes
-from kvfs.oplog import OpLog
+from kvfs.oplog import OpLog, check_formats
 from kvfs.paths import STATE_DIR, TABLE_DEFAULT
 from kvfs.sqlite import ReadPool, SqlValue, fetch, sql_value, stored_value
 
@@ -138,7 +138,7 @@ def open_state(home: Home) -> State:
     """Open a folder store's state. Where nothing can be written there, it is one of its own, for as long as
     it is open, with the past that the op-log has (`ephemeral`).
 
-    Raises `DatabaseError` for a damaged op-log, `FileSystemError`, `StorageFull`.
+    Raises `DatabaseError` for a damaged op-log, `NewerFormat`, `FileSystemError`, `StorageFull`.
     """
     try:
         return State(home)
@@ -181,10 +181,10 @@ class State:
             # Opening changes what another process may be using.
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             self._check_log()
-            self._writing = sqlite.connect(home.log, create=True, shrinkable=True)
+            self._writing = sqlite.connect(home.log, create=True, shrinkable=True, accept=check_formats)
         except BaseException as exc:
             self._close_files()
-            if isinstance(exc, InvalidSqliteHeader):
+            if isinstance(exc, KvfsError) and sqlite.is_damage(exc):
                 raise _damaged(home, exc) from exc
             raise
         self.log_readers = ReadPool(home.log)

@@ -23,6 +23,7 @@ from kvfs.errors import (
     InvalidDbPath,
     InvalidParameters,
 )
+from kvfs.oplog import check_formats
 from kvfs.pending import Pending
 from kvfs.sql.interrupts import Interrupter
 from kvfs.sqlite import fetch
@@ -98,7 +99,7 @@ class Maintenance:
 
         Blocks while the source is checked and copied. Its KV tables' op-logs get new identities, so that
         followers of the old ones are told. Raises `InvalidParameters` for a source that is damaged,
-        is not UTF-8, or is the database itself.
+        is not UTF-8, or is the database itself, `NewerFormat` for one of a newer kvfs.
         """
         if disk.identity(source) == disk.identity(self._database.path):
             raise InvalidParameters("src_path is the database itself")
@@ -129,7 +130,7 @@ class Maintenance:
         """A sound copy of the source, in pages of the size that the database has."""
         with self._connected(deadline, readonly=True) as connection:
             page_bytes = int(connection.pragma("page_size"))
-        original = sqlite.connect(source, readonly=True, deadline=deadline)
+        original = sqlite.connect(source, readonly=True, accept=check_formats, deadline=deadline)
         try:
             with self._interrupter.running(original, deadline), sqlite.errors("read the backup"):
                 if original.pragma("encoding") != "UTF-8":
