@@ -233,7 +233,7 @@ class OpLog:
             return None
         found, log_id = rows[0]
         if found > FORMAT:
-            raise _newer_format(self.name, found)
+            raise _newer_format(found)
         return cast(str, log_id)
 
     # --- writing --------------------------------------------------------------------------------------
@@ -516,15 +516,13 @@ class OpLog:
 def check_formats(connection: apsw.Connection) -> None:
     """Raise `NewerFormat` where any log of the database has a newer format than this program knows."""
     if has_table(connection, "kvfs_stores"):
-        newer = fetch(connection, "SELECT name, format FROM kvfs_stores WHERE format > ? LIMIT 1", (FORMAT,))
+        newer = fetch(connection, "SELECT format FROM kvfs_stores WHERE format > ? LIMIT 1", (FORMAT,))
         if newer:
-            raise _newer_format(*newer[0])
+            raise _newer_format(newer[0][0])
 
 
-def _newer_format(name: str, found: object) -> NewerFormat:
-    return NewerFormat(
-        f"The op-log of {name} has format {found}, written by a newer kvfs; this one knows {FORMAT}"
-    )
+def _newer_format(found: object) -> NewerFormat:
+    return NewerFormat(f"The op-log has format {found}, written by a newer kvfs; this one knows {FORMAT}")
 
 
 class LogReader:
