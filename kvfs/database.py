@@ -12,7 +12,7 @@ import apsw
 
 from kvfs import disk, idempotency, sqlite
 from kvfs.errors import InvalidParameters, Overloaded, from_os_error
-from kvfs.oplog import check_formats
+from kvfs.registry import check_formats
 from kvfs.sqlite import ReadPool, Space
 from kvfs.status import DatabaseStatus
 

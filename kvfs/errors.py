@@ -216,7 +216,7 @@ class DatabaseError(StorageFailure):
 
 
 class NewerFormat(DatabaseError):
-    """A newer kvfs has written what is there, in a format that this one does not know; it is left untouched."""
+    """What is there was written by a newer kvfs, in a format that this one does not know."""
 
     code = "NEWER_FORMAT"
 

@@ -40,8 +40,9 @@ from kvfs.directory.index import Index, boot_id
 from kvfs.errors import DatabaseError, KvfsError, Overloaded, from_os_error
 from kvfs.imports import LastImport
 from kvfs.model import Entry, Op, OpType, Origin, Value, value_bytes
-from kvfs.oplog import OpLog, check_formats
+from kvfs.oplog import OpLog
 from kvfs.paths import STATE_DIR, TABLE_DEFAULT
+from kvfs.registry import check_formats
 from kvfs.sqlite import ReadPool, SqlValue, fetch, sql_value, stored_value
 
 LOG_NAME: Final = "files"

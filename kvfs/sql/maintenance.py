@@ -23,8 +23,8 @@ from kvfs.errors import (
     InvalidDbPath,
     InvalidParameters,
 )
-from kvfs.oplog import check_formats
 from kvfs.pending import Pending
+from kvfs.registry import check_formats
 from kvfs.sql.interrupts import Interrupter
 from kvfs.sqlite import fetch
 from kvfs.writer import Writer

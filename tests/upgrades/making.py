@@ -24,8 +24,8 @@ from kvfs.config import Config
 from kvfs.engine import Engine
 from kvfs.handle import Handle
 from kvfs.model import Incr
-from kvfs.oplog import FORMAT
 from kvfs.paths import Paths
+from kvfs.registry import FORMAT
 from tests.clocks import NS, HandClock
 from tests.serving import ROOT
 from tests.upgrades.telling import told

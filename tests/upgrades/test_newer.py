@@ -16,7 +16,7 @@ from kvfs.directory.check import check
 from kvfs.directory.repair import repair
 from kvfs.errors import InvalidParameters, KvfsError, NewerFormat
 from kvfs.handle import Handle
-from kvfs.oplog import FORMAT
+from kvfs.registry import FORMAT
 from kvfs.sql.query_log import query_log_in
 from tests.cli.commands import Kvfs
 from tests.engine.place import value_of

@@ -12,7 +12,7 @@ import pytest
 
 from kvfs.errors import KeyExpired, KvfsError
 from kvfs.model import Incr, value_bytes
-from kvfs.oplog import FORMAT
+from kvfs.registry import FORMAT
 from kvfs.sql.query_log import query_log_in
 from tests.cli.commands import Kvfs
 from tests.http.launching import Server
