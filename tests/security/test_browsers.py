@@ -1,4 +1,4 @@
-"""What a page of another site can do with a server that its browser can reach, and a stored value with ours."""
+"""What a page of another site can do with a server that a browser can reach, and a stored value with ours."""
 
 from __future__ import annotations
 
