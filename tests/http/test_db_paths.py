@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
+import kvfs
 from tests.http.launching import Launched, Server, serving
 from tests.http.stores import Store
 from tests.http.wire import BASE, Answer, Endpoint, refused, target_of
@@ -34,10 +35,12 @@ def fenced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fenced]:
     home = tmp_path_factory.mktemp("fenced")
     data, outside = home / "data", home / "data-outside"
     outside.mkdir()
+    for db in ("inner", "victim"):
+        with kvfs.open(str(home / f"{db}.db")) as store:
+            store.set("k", b"1")
     with serving(home) as server:
-        for db in ("inner", "victim"):
-            assert _put(server, db).status == 200
-        os.rename(data / "victim.db", outside / "victim.db")
+        os.rename(home / "inner.db", data / "inner.db")
+        os.rename(home / "victim.db", outside / "victim.db")
         (data / "folder").mkdir()
         (outside / "folder").mkdir()
         (data / "link.db").symlink_to(outside / "victim.db")
