@@ -145,13 +145,15 @@ class Tree(Looks):
         self._prune(components[:-1])
         return moved
 
-    def make_room(self, components: Components, store: int) -> None:
+    def make_room(self, components: Components, store: int) -> list[Components]:
         """Make the folders in which a key's file will lie; a file in their place moves into its folder.
 
-        Raises `NoKey` where something else is in their place, OSError where the file could not be put there.
+        Returns the paths that were files and are folders now. Raises `NoKey` where something else is in
+        their place, OSError where the file could not be put there.
         """
         if self.spelling is not None:
             check_held(store, components)
+        moved = []
         fd = self.root
         try:
             for depth, name in enumerate(components[:-1], 1):
@@ -162,11 +164,13 @@ class Tree(Looks):
                     below = os.open(name, FOLDER, dir_fd=fd)
                 except NotADirectoryError:
                     _become_folder(fd, name, store, "/".join(components[:depth]))
+                    moved.append(components[:depth])
                     below = os.open(name, FOLDER, dir_fd=fd)
                 fd = swap(fd, below, self.root)
             _check_place(fd, components)
         finally:
             swap(fd, -1, self.root)
+        return moved
 
     def sync_folders_of(self, key: str) -> None:
         """Make the names durable of all folders on the way to a key's file."""
