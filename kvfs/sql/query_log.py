@@ -279,7 +279,13 @@ def _check_format(connection: apsw.Connection) -> None:
 
 
 def _row(db: str, executed: Executed) -> tuple[SqlValue, ...]:
-    sql = executed.sql
+    sql = _storable(executed.sql)
     if len(sql) > _MAX_SQL_CHARS:
         sql = sql[: _MAX_SQL_CHARS - 1] + "…"
-    return db, sql, executed.ts_ns, round(executed.duration_s * 1e6), executed.rows, executed.error
+    error = None if executed.error is None else _storable(executed.error)
+    return db, sql, executed.ts_ns, round(executed.duration_s * 1e6), executed.rows, error
+
+
+def _storable(text: str) -> str:
+    """Text that SQLite takes: what ran, and failed for it, may be no Unicode."""
+    return text.encode(errors="replace").decode()
