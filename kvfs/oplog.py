@@ -47,6 +47,7 @@ import apsw
 
 from kvfs import content_types, registry, retention
 from kvfs.blobs import BLOB_MIN_BYTES, Blobs
+from kvfs.errors import DatabaseError
 from kvfs.model import INLINE_MAX_BYTES, Entry, Op, OpType, Origin, Value, value_bytes, value_hash
 from kvfs.retention import Standing
 from kvfs.sqlite import SqlValue, fetch, json_text, quoted, sql_value
@@ -480,7 +481,7 @@ class OpLog:
             value: Value | None = None
             if recorded and len(row) > _FACTS_COUNT:
                 if not flags & BLOB:
-                    value = row[-1]
+                    value = _whole(row[-1], digest, key, number)
                 elif self.blobs is not None:
                     value = self.blobs.value(digest, size)
             if unhashed is not None:
@@ -488,6 +489,13 @@ class OpLog:
                 content_type = content_type or content_types.detect(unhashed)
             entry = Entry(key, value, size, content_type, created_s, updated_s, expire_ns, number, digest)
         return Op(seq, key, number, OpType(op_type), Origin(origin), ts_ns, entry, recorded, ttl_s)
+
+
+def _whole(value: bytes | None, digest: bytes | None, key: str, number: int) -> bytes:
+    """The value of an op, which the log has unchanged. SQLite does not see a changed byte of a row."""
+    if value is None or (digest is not None and value_hash(value) != digest):
+        raise DatabaseError(f"The op-log is damaged: the value of op {number} of {key!r} is not what it was")
+    return value
 
 
 class LogReader:

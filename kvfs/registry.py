@@ -11,8 +11,8 @@ from typing import Final, cast
 
 import apsw
 
-from kvfs.errors import NewerFormat
-from kvfs.sqlite import fetch, has_table
+from kvfs.errors import DatabaseError, NewerFormat
+from kvfs.sqlite import SqlValue, fetch, has_table
 
 FORMAT: Final = 1
 """The format of op-logs that this program writes; it reads that and all before."""
@@ -43,6 +43,13 @@ def log_id(connection: apsw.Connection, name: str) -> str | None:
     return cast(str, rows[0][1])
 
 
+def names(connection: apsw.Connection) -> list[str]:
+    """The names of all logs of the database."""
+    if not has_table(connection, "kvfs_stores"):
+        return []
+    return [name for (name,) in fetch(connection, "SELECT name FROM kvfs_stores ORDER BY name")]
+
+
 def check_formats(connection: apsw.Connection) -> None:
     """Raise `NewerFormat` where any log of the database has a newer format than this program knows."""
     if has_table(connection, "kvfs_stores"):
@@ -50,6 +57,8 @@ def check_formats(connection: apsw.Connection) -> None:
             _check(found)
 
 
-def _check(found: int) -> None:
+def _check(found: SqlValue) -> None:
+    if not isinstance(found, int):
+        raise DatabaseError(f"The database is damaged: it says that the op-log has format {found!r}")
     if found > FORMAT:
         raise NewerFormat(f"The op-log has format {found}, written by a newer kvfs; this one knows {FORMAT}")

@@ -15,7 +15,7 @@ from kvfs.directory.names import NoKey
 from kvfs.directory.racy import Grain
 from kvfs.directory.spelling import Spelling, is_odd
 from kvfs.directory.state import Home, open_state
-from kvfs.errors import FileSystemError, from_os_error
+from kvfs.errors import DatabaseError, FileSystemError, from_os_error
 from kvfs.store import TooHeavy
 
 
@@ -77,7 +77,12 @@ class Folder:
                 raise TooHeavy from exc
             applied = self.state.index.applied_seq
             self.state.renew_index()
-            self._begin(light=False, applied=applied)
+            try:
+                self._begin(light=False, applied=applied)
+            except IndexLost as again:
+                raise DatabaseError(
+                    "The folder's index cannot be made: its op-log may be damaged, which `kvfs check` tells"
+                ) from again
 
     def sight(self, key: str) -> tuple[Signature | None, Row | None]:
         """A key's file as it is now (None where there is none), and what is known of it."""
@@ -108,6 +113,7 @@ class Folder:
         try:
             with sqlite.errors("recover"):
                 seq, _ = state.log.tail(state.connection)
+                state.check_tail(seq)
                 if light and state.index.applied_seq < seq:
                     raise TooHeavy
                 if state.index.applied_seq < 0:

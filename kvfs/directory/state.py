@@ -47,6 +47,7 @@ from kvfs.sqlite import ReadPool, SqlValue, fetch, sql_value, stored_value
 
 LOG_NAME: Final = "files"
 ASIDE: Final = ".damaged-"
+NO_LOG: Final = "there is no log in it"
 _LOG_FILE: Final = re.compile(rf"(.+?)\.oplog(?:{re.escape(ASIDE)}.*)?")
 _NO_WRITING: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _HASH_CHARS: Final = 16
@@ -237,6 +238,19 @@ class State:
         """Whether another op-log is now where this one was opened."""
         return disk.identity(self.home.log) != self._log_identity
 
+    def check_tail(self, seq: int) -> None:
+        """Raise `DatabaseError` where the op-log, which ends with this seq, has had more.
+
+        SQLite takes a write-ahead log for whole up to where it is damaged; but an op is applied, which the
+        index tells, when it is durable.
+        """
+        applied = self.index.applied_seq
+        if applied > seq:
+            raise _damaged(
+                self.home,
+                f"its last ops are missing: the index has those up to seq {applied}, and it up to {seq}",
+            )
+
     def renew_index(self) -> None:
         """Begin a new index, in place of one that is lost; between `begin`s."""
         with self.locked():
@@ -371,6 +385,9 @@ class State:
             with sqlite.errors("open the op-log"):
                 log_id = self.log.log_id(self._writing)
                 if log_id is None:
+                    # An index is made after the log. All that there was may have been in a write-ahead log.
+                    if os.path.exists(self.home.index):
+                        raise _damaged(self.home, NO_LOG)
                     log_id = new_log_id()
                     with self._writing:
                         make_log(self.log, self._writing, log_id)
