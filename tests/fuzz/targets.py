@@ -1,6 +1,7 @@
-"""What is fuzzed in memory: parsers, each with inputs made up for it, and what must hold of whatever it makes of them.
+"""Everything that is fuzzed."""
 
-A target's `check` raises for a bug; an error that the parser's users expect is none.
-"""
+from tests.fuzz.corruption import CORRUPTIONS
+from tests.fuzz.parsers import PARSERS
+from tests.fuzz.services import SERVICES
 
-from __future__ import annotations
+TARGETS = [*PARSERS, *SERVICES, *CORRUPTIONS]

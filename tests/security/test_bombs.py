@@ -15,7 +15,7 @@ MIB = 1 << 20
 PEAK_BYTES = 400 * MIB
 """A server at rest has about 50 MiB."""
 
-SIZES = [20_000, pytest.param(400_000, marks=pytest.mark.soak)]
+SIZES = [4_000, pytest.param(400_000, marks=pytest.mark.soak)]
 """Of how many parts a bomb is."""
 
 
@@ -27,7 +27,7 @@ def nodes(size: int) -> dict[str, bytes]:
         "deep and never closed": b"[" * size * 5,
         "a huge integer": b"9" * size,
         "a huge exponent": b"1e999999999",
-        "many huge integers": b"[" + b",".join([b"9" * 4_000] * (size // 4_000)) + b"]",
+        "many huge integers": b"[" + b",".join([b"9" * 4_000] * (size // 400)) + b"]",
         "many keys": b"{" + b",".join(b'"%d":0' % number for number in range(size)) + b"}",
         "one key many times": b"{" + b",".join([b'"a":0'] * size) + b"}",
         "many elements": b"[" + b",".join([b"0"] * size) + b"]",
@@ -87,13 +87,15 @@ def test_what_was_sent_with_requests_that_fail_is_not_kept(bombed: Server, tmp_p
                 for method, target in failing:
                     assert bombed.ask(method, target, b"x" * MIB).status == 400
 
-        fail(10)
+        fail(5)
         before = memory_bytes(bombed, "VmRSS")
-        fail(40)
-        assert memory_bytes(bombed, "VmRSS") - before < 40 * MIB
+        fail(25)
+        assert memory_bytes(bombed, "VmRSS") - before < 25 * MIB
 
 
-@pytest.mark.parametrize("directory", [False, True], ids=["table", "directory"])
+@pytest.mark.parametrize(
+    "directory", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["table", "directory"]
+)
 @pytest.mark.parametrize("size", SIZES)
 def test_no_json_in_a_body_or_a_value_brings_the_server_down(
     bombed: Server, tmp_path: Path, size: int, directory: bool
@@ -144,7 +146,7 @@ def test_no_json_in_sql_brings_the_server_down(bombed: Server, tmp_path: Path, s
 
 def test_no_json_path_brings_the_server_down(bombed: Server, tmp_path: Path) -> None:
     def answers(store: Store) -> Iterator[Answer]:
-        for path in paths(20_000):
+        for path in paths(5_000):
             yield store.ask("PUT", "k", body=b'{"a": [1]}')
             yield store.ask("GET", "k", path=path)
             yield store.ask("PUT", "k", body=b"1", path=path)

@@ -44,10 +44,10 @@ def test_the_present_format_has_its_stores() -> None:
     assert len(ARCHIVES) == FORMAT
 
 
-def test_it_is_what_it_was(written: Written, name: str) -> None:
-    with written.engine() as engine, engine.lease(str(written.home / name), TABLE) as store:
-        assert told(store, KEYS) == written.contents(name)
-    written.check(name)
+def test_it_is_what_it_was(either: Written, name: str) -> None:
+    with either.engine() as engine, engine.lease(str(either.home / name), TABLE) as store:
+        assert told(store, KEYS) == either.contents(name)
+    either.check(name)
 
 
 def test_it_is_what_it_was_also_without_its_index(written: Written) -> None:
