@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from kvfs import disk
 from kvfs.directory import renames
+from kvfs.directory.hot import HotFiles
 from kvfs.directory.ignore import RulesFile
 from kvfs.directory.looks import (
     FOLDER,
@@ -58,9 +59,11 @@ class Tree(Looks):
         self.path = path
         status = os.fstat(self.root)
         self.identity = (status.st_dev, status.st_ino)
+        self.hot = HotFiles()
 
     def close(self) -> None:
         """Idempotent."""
+        self.hot.close()
         if self.root >= 0:
             os.close(self.root)
             self.root = -1
@@ -109,6 +112,13 @@ class Tree(Looks):
             yield fd
         finally:
             swap(fd, -1, self.root)
+
+    def _file(self, key: str, name: str, folder: int, signature: Signature) -> int:
+        hot = self.hot.take(key, signature)
+        return super()._file(key, name, folder, signature) if hot is None else hot
+
+    def _done(self, key: str, fd: int, signature: Signature) -> None:
+        self.hot.give(key, fd, signature)
 
     # --- changing --------------------------------------------------------------------------------------
 
