@@ -368,7 +368,7 @@ def _no_more_descriptors(server: Server | Launched) -> Iterator[None]:
 
 
 def test_a_file_system_that_refuses_is_500(tmp_path: Path) -> None:
-    """There are no descriptors left: nothing can be opened any more, not even the folder of a file that is open."""
+    """No descriptors are left: nothing can be opened, nor the folder of a file that is still open."""
     # Not watched: whoever looks at the folder as well may have the connection that a read needs.
     with serving(tmp_path / "home", ANY_PATH, "--no-watch") as server:
         with Store(server, tmp_path / "store", directory=True) as store:
