@@ -189,6 +189,7 @@ class State:
             if isinstance(exc, KvfsError) and sqlite.is_damage(exc):
                 raise _damaged(home, exc) from exc
             raise
+        self._log_path = home.log
         self.log_readers = ReadPool(home.log)
         try:
             self._log_identity = disk.identity(home.log)
@@ -236,7 +237,7 @@ class State:
 
     def replaced(self) -> bool:
         """Whether another op-log is now where this one was opened."""
-        return disk.identity(self.home.log) != self._log_identity
+        return disk.identity(self._log_path) != self._log_identity
 
     def check_tail(self, seq: int) -> None:
         """Raise `DatabaseError` where the op-log, which ends with this seq, has had more.
