@@ -246,7 +246,7 @@ def _token_files(_: None, content: bytes) -> None:
 def _links(_: None, given: tuple[str, str]) -> None:
     key, query = given
     params = Params(query)
-    if _refusal(params.everything) is None:
+    if _refusal(params.everything) is None and _refusal(lambda: check_key(key)) is None:
         assert not links.signed(TOKEN, "/kv/{key}", key=key, params=params)
 
 
