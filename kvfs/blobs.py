@@ -40,6 +40,7 @@ class BlobValue(FileValue):
 
     @property
     def fd(self) -> int:
+        """The open file, which has been read whole and is what its hash says. Raises OSError."""
         if self._fd < 0:
             fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
             # What it reads does not belong to it.
