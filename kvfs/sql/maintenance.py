@@ -25,13 +25,9 @@ from kvfs.errors import (
 )
 from kvfs.pending import Pending
 from kvfs.sql.interrupts import Interrupter
-from kvfs.sqlite import fetch
 from kvfs.writer import Writer
 
 T = TypeVar("T")
-
-MAX_PROBLEMS: Final = 100
-"""How many problems a check tells of."""
 
 _STEP_PAGES: Final = 4096
 _PAUSE_S: Final = 0.005
@@ -64,9 +60,9 @@ class Maintenance:
     # --- what reads: blocks ------------------------------------------------------------------------------
 
     def check(self, *, quick: bool, deadline: float) -> list[str]:
-        """What is wrong with the file, `MAX_PROBLEMS` at most; nothing in a sound one."""
+        """What is wrong with the file, `sqlite.MAX_PROBLEMS` at most; nothing in a sound one."""
         with self._connected(deadline, readonly=True) as connection:
-            return check(connection, quick=quick)
+            return sqlite.check(connection, quick=quick)
 
     def copy_into(self, path: str, *, deadline: float) -> int:
         """Write a compact copy to a path where nothing is; how many bytes it has.
@@ -134,7 +130,7 @@ class Maintenance:
             with self._interrupter.running(original, deadline), sqlite.errors("read the backup"):
                 if original.pragma("encoding") != "UTF-8":
                     raise InvalidParameters("src_path: the text encoding is not UTF-8")
-                problems = check(original, quick=False)
+                problems = sqlite.check(original, quick=False)
                 if problems:
                     raise InvalidParameters(f"src_path is damaged: {problems[0]}")
                 original.pragma("page_size", page_bytes)
@@ -193,17 +189,6 @@ class Maintenance:
                     raise sqlite.translate(exc, "look after the database") from exc
         finally:
             connection.close()
-
-
-def check(connection: apsw.Connection, *, quick: bool) -> list[str]:
-    """What is wrong with a database, as SQLite tells it."""
-    pragma = "quick_check" if quick else "integrity_check"
-    try:
-        told = [str(row[0]) for row in fetch(connection, f"PRAGMA {pragma}({MAX_PROBLEMS})")]
-    except apsw.CorruptError as exc:
-        # So damaged that not even this can be told in full.
-        return [str(exc)]
-    return [] if told == ["ok"] else told
 
 
 def _optimize(connection: apsw.Connection, deadline: float) -> None:
