@@ -66,7 +66,7 @@ class Blobs:
         path = self.path(sha256)
         home = os.path.dirname(path)
         if os.path.exists(path):
-            # What is in it was durable before it had its name; that may be of a process that was killed since.
+            # What is in it was durable before it had its name, which may be of a process that was killed.
             disk.sync(home)
             return
         # What could not be made durable is taken away: found there the next time, it would be believed.

@@ -84,7 +84,7 @@ class Folder:
             self._begin(light=False, applied=applied)
 
     def sync(self) -> None:
-        """Make durable what was put in place. Raises `FileSystemError`, `StorageFull`; any thread may call it.
+        """Make durable what was put in place. Any thread may. Raises `FileSystemError`, `StorageFull`.
 
         What failed since the last time shows in an error, but once: see `kvfs.doubt`.
         """
@@ -94,7 +94,7 @@ class Folder:
             raise from_os_error(exc, "make the files durable") from exc
 
     def write_anew(self) -> None:
-        """Have all files durable that may not be, after a sync that failed. The writer's; raises `KvfsError`."""
+        """Have all files durable that may not be since a sync failed. The writer's; raises `KvfsError`."""
         state = self.state
         self.begin(light=False)
         try:
