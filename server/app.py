@@ -10,13 +10,14 @@ import gc
 import itertools
 import logging
 import os
+import resource
 import secrets
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import Final
 
@@ -43,7 +44,7 @@ from server.gate import Gate
 from server.logs import of_request
 from server.params import Params
 from server.peers import Peers
-from server.protocol import Server
+from server.protocol import Bounds, Server
 from server.reply import CLIENT_GONE, Reply
 from server.request import Request
 from server.router import Router, split_target
@@ -70,6 +71,7 @@ _ARENAS: Final = 2
 _REQUESTS_END_S: Final = 5.0
 _CONNECTIONS_END_S: Final = 0.5
 _ENGINE_ENDS_S: Final = 3.0
+_DESCRIPTORS_ELSE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class Settings:
     """How often a quiet stream of changes shows that it lives."""
     feed_stall_s: float = 20.0
     """A stream whose client takes nothing for so long is ended."""
+    bounds: Bounds = field(default_factory=Bounds)
     config: Config = field(default_factory=Config)
 
 
@@ -266,7 +269,7 @@ async def serve(settings: Settings, announce: Callable[[str], None], worker: Wor
     try:
         app = App(engine, loop, settings, gate, worker)
         log = AccessLog(sys.stdout.buffer) if settings.access_log else None
-        server = Server(app.handle, app.refuse, log)
+        server = Server(app.handle, app.refuse, _with_descriptors(settings.bounds), log)
         app.connections = lambda: len(server.connections)
         runner = web.ServerRunner(server, shutdown_timeout=_CONNECTIONS_END_S)
         await runner.setup()
@@ -295,6 +298,16 @@ async def serve(settings: Settings, announce: Callable[[str], None], worker: Wor
             app.close()
     finally:
         await _close(engine)
+
+
+def _with_descriptors(bounds: Bounds) -> Bounds:
+    """The bounds, with no more connections than the process may have open, beside all else."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * bounds.connections + _DESCRIPTORS_ELSE
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return replace(bounds, connections=min(bounds.connections, soft // 2))
 
 
 def _sites(runner: web.ServerRunner, settings: Settings, worker: Worker | None) -> list[web.BaseSite]:

@@ -31,7 +31,7 @@ async def batch_set(exchange: Exchange) -> Reply:
     if len(body) <= _ON_LOOP_MAX_BYTES:
         sets = read()
     else:
-        sets = await exchange.bridge.run(read, exchange.deadline)
+        sets = await exchange.run(read)
     exchange.claim_keys([each.key for each in sets])
     write = BatchSet(sets)
     with exchange.lease_now() or await exchange.lease_to_write(write) as handle:
@@ -49,7 +49,7 @@ async def batch_get(exchange: Exchange) -> Reply:
     exchange.claim_keys(keys)
     with exchange.lease_now() or await exchange.lease() as handle:
         read = partial(_batch_get_reply, handle, keys, deadline=exchange.deadline)
-        return await exchange.bridge.run(read, exchange.deadline)
+        return await exchange.run(read)
 
 
 async def batch_delete(exchange: Exchange) -> Reply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from multidict import istr
 
@@ -18,9 +18,12 @@ from server.bridge import Bridge
 from server.feed import Feeds
 from server.params import Params, Target
 from server.peers import Peers
+from server.pool import NOBODY
 from server.request import Headers, Request
 from server.sql_wire import AnswerMemory
 from server.traffic import Traffic
+
+T = TypeVar("T")
 
 IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
 
@@ -88,6 +91,14 @@ class Exchange:
     def bridge(self) -> Bridge:
         return self.services.bridge
 
+    async def run(self, work: Callable[[], T]) -> T:
+        """The result of work that blocks, for the database that the request means, until the deadline."""
+        return await self.services.bridge.run(work, self.deadline, whose=self.database)
+
+    async def run_sql(self, work: Callable[[], T]) -> T:
+        """As `run`, for SQL."""
+        return await self.services.bridge.run_sql(work, self.deadline, whose=self.database)
+
     def claim_keys(self, keys: Collection[str]) -> None:
         """Say which keys are touched, of a route that leaves it to its handler; none means the whole table.
 
@@ -139,6 +150,11 @@ class Exchange:
         if key is not None and not visible(key, _IDEMPOTENCY_KEY_MAX_CHARS):
             raise InvalidParameters("Idempotency-Key must be 1 to 255 visible ASCII characters")
         return key
+
+    @property
+    def database(self) -> str:
+        """The database that the request names, as it does; empty where it names none."""
+        return self.params.text("db") or NOBODY
 
     @property
     def _target(self) -> Target:
