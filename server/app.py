@@ -71,7 +71,6 @@ _ARENAS: Final = 2
 _REQUESTS_END_S: Final = 5.0
 _CONNECTIONS_END_S: Final = 0.5
 _ENGINE_ENDS_S: Final = 3.0
-_DESCRIPTORS_ELSE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +256,7 @@ async def serve(settings: Settings, announce: Callable[[str], None], worker: Wor
     A second signal ends the process at once. A `worker` listens where its parent has bound, tells that
     instead of announcing anything, and ends when the parent says so.
     """
+    _tune_descriptors()
     prepare(settings.data_dir)
     sqlite.limit_memory(settings.config.sqlite_memory_bytes)
     loop = asyncio.get_running_loop()
@@ -301,13 +301,9 @@ async def serve(settings: Settings, announce: Callable[[str], None], worker: Wor
 
 
 def _with_descriptors(bounds: Bounds) -> Bounds:
-    """The bounds, with no more connections than the process may have open, beside all else."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * bounds.connections + _DESCRIPTORS_ELSE
-    if soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return replace(bounds, connections=min(bounds.connections, soft // 2))
+    """The bounds, with no more connections than half of what the process may have open."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return replace(bounds, connections=min(bounds.connections, descriptors // 2))
 
 
 def _sites(runner: web.ServerRunner, settings: Settings, worker: Worker | None) -> list[web.BaseSite]:
@@ -348,6 +344,13 @@ def _open_folders(engine: Engine) -> None:
         engine.open_all(catalog.folder_stores(engine.paths.data_dir, engine.config.state_dir))
     except KvfsError as exc:
         _LOG.warning("cannot look for folder stores: %s", exc.message)
+
+
+def _tune_descriptors() -> None:
+    """Have as many as are allowed: the usual limit of 1024 is for programs that use `select`."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _tune_memory() -> None:

@@ -13,8 +13,8 @@ from kvfs.config import Config
 from kvfs.directory import files, recovery
 from kvfs.directory.folder import Folder
 from kvfs.directory.index import UNTRUSTED, IndexLost, Row
-from kvfs.directory.looks import Found, NearLooks, Rights, Signature
-from kvfs.directory.names import Hidden, NoKey, path_of
+from kvfs.directory.looks import Components, Found, NearLooks, Rights, Signature
+from kvfs.directory.names import Hidden, NoKey, key_of, path_of
 from kvfs.directory.spelling import Spelling, check_apart
 from kvfs.errors import FileSystemError, KvfsError, Overloaded, PathConflict, StorageFull, from_os_error
 from kvfs.model import Change, Entry, FileValue, KeyState, Op, OpType, Origin, Value, value_hash
@@ -53,6 +53,7 @@ class Batch:
         self._rules: str | None = None
         self._final: dict[str, Op] = {}
         self._placing: list[Op] = []
+        self._moved: list[Components] = []
         self._snapshots: list[FileValue] = []
 
     # --- looking ---------------------------------------------------------------------------------------
@@ -138,7 +139,7 @@ class Batch:
                     tree.check_removable(op.key)
                     continue
                 assert op.entry.value is not None
-                tree.make_room(path_of(op.key), state.temporary)
+                self._moved += tree.make_room(path_of(op.key), state.temporary)
                 files.write_new(state.temporary, str(op.seq), op.entry.value, self._rights(op.key))
                 if self._config.sync_files:
                     disk.sync(str(op.seq), dir_fd=state.temporary)
@@ -257,6 +258,7 @@ class Batch:
 
     def _put_in_place(self) -> None:
         folder, index = self._folder, self._state.index
+        self._note_moves()
         overtaken = [op for op in self._placing if not self._place(op)]
         if self._config.sync_files:
             for op in self._placing:
@@ -281,6 +283,14 @@ class Batch:
             index.follow(self._rules)
         if overtaken:
             self._log_overtaken(overtaken)
+
+    def _note_moves(self) -> None:
+        """Files that are the own values of folders now lie elsewhere, and their ctime is another."""
+        for components in self._moved:
+            key = key_of(components)
+            row = None if key is None else self._state.index.own(key)
+            if row is not None:
+                self._state.index.put(row.entry, "/".join(components), None)
 
     def _must_place(self, op: Op) -> bool:
         """Whether the op's outcome is not what lies in the key's file already."""

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from kvfs import disk
 from kvfs.directory import renames
+from kvfs.directory.hot import HotFiles
 from kvfs.directory.ignore import RulesFile
 from kvfs.directory.looks import (
     FOLDER,
@@ -59,9 +60,11 @@ class Tree(Looks):
         self.path = path
         status = os.fstat(self.root)
         self.identity = (status.st_dev, status.st_ino)
+        self.hot = HotFiles()
 
     def close(self) -> None:
         """Idempotent."""
+        self.hot.close()
         if self.root >= 0:
             os.close(self.root)
             self.root = -1
@@ -111,6 +114,13 @@ class Tree(Looks):
         finally:
             swap(fd, -1, self.root)
 
+    def _file(self, key: str, name: str, folder: int, signature: Signature) -> int:
+        hot = self.hot.take(key, signature)
+        return super()._file(key, name, folder, signature) if hot is None else hot
+
+    def _done(self, key: str, fd: int, signature: Signature) -> None:
+        self.hot.give(key, fd, signature)
+
     # --- changing --------------------------------------------------------------------------------------
 
     def place(self, key: str, temporary: str, store: int) -> Signature | None:
@@ -146,13 +156,15 @@ class Tree(Looks):
         self._prune(components[:-1])
         return moved
 
-    def make_room(self, components: Components, store: int) -> None:
+    def make_room(self, components: Components, store: int) -> list[Components]:
         """Make the folders in which a key's file will lie; a file in their place moves into its folder.
 
-        Raises `NoKey` where something else is in their place, OSError where the file could not be put there.
+        Returns the paths that were files and are folders now. Raises `NoKey` where something else is in
+        their place, OSError where the file could not be put there.
         """
         if self.spelling is not None:
             check_held(store, components)
+        moved = []
         fd = self.root
         try:
             for depth, name in enumerate(components[:-1], 1):
@@ -163,11 +175,13 @@ class Tree(Looks):
                     below = os.open(name, FOLDER, dir_fd=fd)
                 except NotADirectoryError:
                     _become_folder(fd, name, store, "/".join(components[:depth]))
+                    moved.append(components[:depth])
                     below = os.open(name, FOLDER, dir_fd=fd)
                 fd = swap(fd, below, self.root)
             _check_place(fd, components)
         finally:
             swap(fd, -1, self.root)
+        return moved
 
     def sync_folders_of(self, key: str) -> None:
         """Make the names durable of all folders on the way to a key's file."""
