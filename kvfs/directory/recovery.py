@@ -90,19 +90,20 @@ def rebuild(state: State, tree: Tree, *, applied: int) -> None:
 def write_anew(state: State, tree: Tree) -> None:
     """Write each file again that may not be durable, so that the next sync is of what was just written.
 
-    A file that somebody else has written since is not ours to write; the next look finds it.
+    What somebody else has done to a file since is not ours to undo; the next look finds it. What we took away
+    is a name that is gone: there is nothing to write.
     """
-    durable = state.durable_seq()
-    for op in _last_ops(state, after=durable):
+    for op in _last_ops(state, after=state.durable_seq()):
+        if op.entry is None:
+            continue
         row = state.index.own(op.key)
         with _Seen(tree, op.key) as seen:
+            # Also where it is not what was written: nobody has touched it, so the disk has lost it.
             untouched = row is not None and row.signature is not None and row.signature == seen.signature
-            if not (untouched or seen.holds(op) or seen.fell_back(op, state, durable=durable)):
-                _look_later(state, op)
-            elif op.entry is None:
-                _redo(state, tree, op)
-            else:
+            if untouched or seen.holds(op):
                 _write_again(state, tree, op, seen)
+            else:
+                _look_later(state, op)
     clear(state.temporary)
 
 
@@ -260,7 +261,7 @@ def _redo(state: State, tree: Tree, op: Op) -> None:
 
 
 def _write_again(state: State, tree: Tree, op: Op, seen: _Seen) -> None:
-    """Put the op's value in place of the file that has it; what it displaces instead is somebody's edit."""
+    """Put the op's value in place of the file that has it, unless somebody changes that meanwhile."""
     name = f"again-{op.seq}"
     files.remove(state.temporary, name)
     whole = state.log.op(state.connection, op.key, op.op_number)
@@ -271,12 +272,24 @@ def _write_again(state: State, tree: Tree, op: Op, seen: _Seen) -> None:
     if value is None or whole is None:
         return  # what was seen and not recorded is only in its file, and that is another one by now
     files.write_new(state.temporary, name, value, seen.rights)
+    expected: Signature | None = seen.signature
+    coming: Signature | None = files.signature_of(state.temporary, name)
     with _where_it_can_be():
-        out = tree.place(op.key, name, state.temporary)
-        if out is not None and (seen.signature is None or not out.moved(seen.signature)):
-            with files.opened(state.temporary, name) or FileValue(-1, 0) as displaced:
-                _look_later(state, log_overtaken(state, whole, displaced, history_max_bytes=displaced.size))
+        while not _same(out := _exchanged(tree, op.key, name, state.temporary, coming), expected):
+            # Somebody was quicker: what came out goes back.
+            expected, coming = coming, out
     files.remove(state.temporary, name)
+
+
+def _exchanged(tree: Tree, key: str, name: str, store: int, coming: Signature | None) -> Signature | None:
+    """Put what is at `name` in place, or nothing; what comes out is there then, and is returned."""
+    return tree.displace(key, name, store) if coming is None else tree.place(key, name, store)
+
+
+def _same(out: Signature | None, expected: Signature | None) -> bool:
+    if out is None or expected is None:
+        return out is expected
+    return out.moved(expected)
 
 
 @contextmanager

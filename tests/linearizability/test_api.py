@@ -13,9 +13,12 @@ import pytest
 
 from tests.contract.driver import Driver
 from tests.contract.http_driver import Client, HttpDriver
+from tests.crash.tracing import traced
+from tests.http.launching import Server
 from tests.http.stores import TABLE
 from tests.linearizability.checker import check
 from tests.linearizability.clients import working
+from tests.linearizability.model import Operation
 from tests.linearizability.recorder import Recorder
 from tests.polling import eventually
 from tests.serving import ServerProcess
@@ -25,6 +28,8 @@ EDITORS = 2
 OPERATIONS = 800
 WITHIN_S = 50.0
 ROUNDS = 3
+SYNCS = ("fsync", "fdatasync", "syncfs")
+FAILING = (("fdatasync", 20, 37), ("fsync", 3, 5), ("syncfs", 1, 2))
 
 kinds = pytest.mark.parametrize("directory", [False, True], ids=["table", "directory"])
 workers = pytest.mark.parametrize("workers", [1, 2])
@@ -66,6 +71,10 @@ class Trial:
             "clients are answered",
         )
 
+    def unknown(self) -> list[Operation]:
+        """What may have happened, and nobody knows."""
+        return [operation for operation in [*self.recorder.history] if operation.answer is None]
+
     def is_explained(self) -> None:
         assert (explanation := check(self.recorder.history)) is None, explanation
 
@@ -93,6 +102,19 @@ def test_what_clients_are_told_of_a_server_that_is_killed_can_be_explained(
                 trial.so_many_more(chance.randrange(100, 300))
                 server.kill()
                 server.start()
+            trial.so_many_more(200)
+    trial.is_explained()
+
+
+@kinds
+def test_what_clients_are_told_while_syncs_fail_can_be_explained(tmp_path: Path, directory: bool) -> None:
+    failing = [f"{call}:error=EIO:when={first}+{every}" for call, first, every in FAILING]
+    with Server(tmp_path) as server:
+        trial = Trial(server, tmp_path, directory=directory)
+        with trial.under_load(seed=4):
+            trial.so_many_more(100)
+            with traced(server.pid, SYNCS, failing, tmp_path / "trace"):
+                eventually(lambda: len(trial.unknown()) >= CLIENTS, WITHIN_S, "some commits have failed")
             trial.so_many_more(200)
     trial.is_explained()
 
