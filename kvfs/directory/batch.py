@@ -54,6 +54,8 @@ class Batch:
         self._final: dict[str, Op] = {}
         self._placing: list[Op] = []
         self._moved: list[Components] = []
+        self._made: dict[int, Signature] = {}
+        self._own: list[tuple[Entry, str, Signature | None]] = []
         self._snapshots: list[FileValue] = []
 
     # --- looking ---------------------------------------------------------------------------------------
@@ -131,16 +133,19 @@ class Batch:
         self._final = {op.key: op._replace(entry=op.left) for op in ops}
         self._placing = [op for op in self._final.values() if self._must_place(op)]
         self._folder.counts.reconciles += sum(op.origin is Origin.FILE for op in ops)
+        checked: files.Checked = {}
         try:
             if tree.spelling is not None:
                 check_apart(path_of(op.key) for op in self._placing if op.entry is not None)
             for op in self._placing:
                 if op.entry is None:
-                    tree.check_removable(op.key)
+                    tree.check_removable(op.key, checked)
                     continue
                 assert op.entry.value is not None
-                self._moved += tree.make_room(path_of(op.key), state.temporary)
-                files.write_new(state.temporary, str(op.seq), op.entry.value, self._rights(op.key))
+                self._moved += tree.make_room(path_of(op.key), state.temporary, checked)
+                self._made[op.seq] = files.write_new(
+                    state.temporary, str(op.seq), op.entry.value, self._rights(op.key)
+                )
                 if self._config.sync_files:
                     disk.sync(str(op.seq), dir_fd=state.temporary)
         except NoKey as exc:
@@ -259,7 +264,9 @@ class Batch:
     def _put_in_place(self) -> None:
         folder, index = self._folder, self._state.index
         self._note_moves()
+        self._looks.close()  # folders may have been made since
         overtaken = [op for op in self._placing if not self._place(op)]
+        index.put_many(self._own)
         if self._config.sync_files:
             for op in self._placing:
                 folder.tree.sync_folders_of(op.key)
@@ -309,11 +316,11 @@ class Batch:
             out = folder.tree.displace(op.key, name, store)
             self._state.index.drop(op.key)
         else:
-            ours = files.signature_of(store, name)
             out = folder.tree.place(op.key, name, store)
             found = self._placed(op.key)
             # Whoever wrote to it since it is in place must be noticed at the next look.
-            self._put_own(op.entry, found if found is not None and found.signature.moved(ours) else None)
+            ours = found is not None and found.signature.moved(self._made[op.seq])
+            self._own.append(self._own_row(op.entry, found if ours else None))
         if self._expected(op.key, out, name):
             files.remove(store, name)
             return True
@@ -334,7 +341,7 @@ class Batch:
     def _placed(self, key: str) -> Found | None:
         """The file that is in place; None where it is hidden by now, which the next look will tell."""
         try:
-            return self._folder.tree.look(key)
+            return self._looks.look(key)
         except Hidden:
             return None
 
@@ -348,13 +355,12 @@ class Batch:
             for entry, found in rows
         )
 
-    def _put_own(self, entry: Entry, found: Found | None) -> None:
-        """Know a key whose file we have just put in place."""
+    def _own_row(self, entry: Entry, found: Found | None) -> tuple[Entry, str, Signature | None]:
+        """What to know of a key whose file we have just put in place."""
         if found is None:
-            self._state.index.put(entry, _folder_of(entry.key), None)
-        else:
-            trusted = self._folder.grain.trusted_at_once(found.signature, self._note_time())
-            self._state.index.put(entry, found.folder, found.signature if trusted else None)
+            return entry, _folder_of(entry.key), None
+        trusted = self._folder.grain.trusted_at_once(found.signature, self._note_time())
+        return entry, found.folder, found.signature if trusted else None
 
     def _note_time(self) -> int:
         """The file system's "now" from before the first look: later changes may not have been seen."""
@@ -377,7 +383,7 @@ class Batch:
                     row = state.index.own(op.key)
                     found = self._placed(op.key)
                     same = row is not None and found is not None and row.signature == found.signature
-                    self._put_own(again.entry, found if same else None)
+                    state.index.put(*self._own_row(again.entry, found if same else None))
                 files.remove(state.temporary, str(op.seq))
         state.commit_log()
 

@@ -31,7 +31,7 @@ from kvfs.directory.looks import (
     swap,
 )
 from kvfs.directory.names import OWN_VALUE, path_of
-from kvfs.directory.protection import check_place
+from kvfs.directory.protection import Standing, check_folder, check_place
 from kvfs.directory.spelling import check_held
 from kvfs.model import FileValue, Value
 
@@ -42,6 +42,10 @@ _FOLDER_MODE: Final = 0o777
 _RENAME_ATTEMPTS: Final = 100
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+Checked = dict[Components, Standing]
+"""The folders that were asked, for a moment, whether anything may be put into them."""
 
 
 class Names(NamedTuple):
@@ -156,7 +160,9 @@ class Tree(Looks):
         self._prune(components[:-1])
         return moved
 
-    def make_room(self, components: Components, store: int) -> list[Components]:
+    def make_room(
+        self, components: Components, store: int, checked: Checked | None = None
+    ) -> list[Components]:
         """Make the folders in which a key's file will lie; a file in their place moves into its folder.
 
         Returns the paths that were files and are folders now. Raises `NoKey` where something else is in
@@ -178,7 +184,7 @@ class Tree(Looks):
                     moved.append(components[:depth])
                     below = os.open(name, FOLDER, dir_fd=fd)
                 fd = swap(fd, below, self.root)
-            _check_place(fd, components)
+            _check_place(fd, components, checked)
         finally:
             swap(fd, -1, self.root)
         return moved
@@ -199,14 +205,14 @@ class Tree(Looks):
         finally:
             swap(fd, -1, self.root)
 
-    def check_removable(self, key: str) -> None:
+    def check_removable(self, key: str, checked: Checked) -> None:
         """Raise OSError where the key's file could not be taken away."""
         components = path_of(key)
         folder = self._enter(components[:-1])
         if folder is None:
             return
         try:
-            _check_place(folder, components)
+            _check_place(folder, components, checked)
         finally:
             self._leave(folder)
 
@@ -231,8 +237,8 @@ class Tree(Looks):
             status = status_at(folder, name)
             if status is not None and stat.S_ISDIR(status.st_mode):
                 with opened_folder(name, folder) as own:
-                    return _put(own, OWN_VALUE, temporary, store, key)
-            return _put(folder, name, temporary, store, key)
+                    return _put(own, OWN_VALUE, temporary, store, key, status_at(own, OWN_VALUE))
+            return _put(folder, name, temporary, store, key, status)
 
     def _prune(self, components: Components) -> None:
         """Remove a folder and those above it, as far up as they are empty."""
@@ -269,8 +275,8 @@ def opened_for_syncs(folder: int) -> int:
     return os.open(".", _LISTED, dir_fd=folder)
 
 
-def write_new(folder: int, name: str, value: Value, rights: Rights | None = None) -> None:
-    """Make a file with this value, and with these rights, as far as we may give them."""
+def write_new(folder: int, name: str, value: Value, rights: Rights | None = None) -> Signature:
+    """Make a file with this value, and with these rights, as far as we may give them; its signature."""
     try:
         fd = os.open(name, _NEW, _FILE_MODE, dir_fd=folder)
     except FileExistsError:
@@ -284,8 +290,9 @@ def write_new(folder: int, name: str, value: Value, rights: Rights | None = None
             os.fchmod(fd, rights.mode)
         if isinstance(value, bytes):
             disk.write_all(fd, value)
-            return
-        value.copy_to(fd)
+        else:
+            value.copy_to(fd)
+        return Signature.of(os.fstat(fd))
     finally:
         os.close(fd)
 
@@ -316,9 +323,11 @@ def opened(folder: int, name: str) -> FileValue | None:
     return FileValue(fd, os.fstat(fd).st_size)
 
 
-def _put(folder: int, name: str, temporary: str, store: int, key: str) -> Signature | None:
+def _put(
+    folder: int, name: str, temporary: str, store: int, key: str, status: os.stat_result | None
+) -> Signature | None:
+    """Move `temporary` to a name with this status; the signature of what lies at `temporary` then."""
     for _ in range(_RENAME_ATTEMPTS):
-        status = status_at(folder, name)
         try:
             if status is None:
                 renames.rename_to_free(store, temporary, folder, name)
@@ -326,11 +335,12 @@ def _put(folder: int, name: str, temporary: str, store: int, key: str) -> Signat
             regular(status, key)
             return Signature.of(renames.exchange(store, temporary, folder, name))
         except FileExistsError:
-            continue  # somebody made it in between
+            status = status_at(folder, name)  # somebody made it in between
         except FileNotFoundError:
-            if status_at(folder, name) is None and status_at(store, temporary) is not None:
-                continue  # somebody removed it in between
-            raise
+            status = status_at(folder, name)
+            if status is not None or status_at(store, temporary) is None:
+                raise
+            # Somebody removed it in between.
     raise OSError(errno.EAGAIN, "the file is made and removed all the time", key)
 
 
@@ -399,8 +409,14 @@ def _make_folder(parent: int, name: str) -> None:
         os.mkdir(name, _FOLDER_MODE, dir_fd=parent)
 
 
-def _check_place(folder: int, components: Components) -> None:
+def _check_place(folder: int, components: Components, checked: Checked | None) -> None:
     """Raise OSError where a key's file could not be put in place or taken away."""
-    if check_place(folder, components[-1], components):
+    path = components[:-1]
+    above = None if checked is None else checked.get(path)
+    if above is None:
+        above = check_folder(folder, components)
+        if checked is not None:
+            checked[path] = above
+    if check_place(folder, components[-1], components, above):
         with opened_folder(components[-1], folder) as own:
-            check_place(own, OWN_VALUE, components)
+            check_place(own, OWN_VALUE, components, check_folder(own, components))

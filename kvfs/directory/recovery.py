@@ -271,9 +271,8 @@ def _write_again(state: State, tree: Tree, op: Op, seen: _Seen) -> None:
     _look_later(state, op)
     if value is None or whole is None:
         return  # what was seen and not recorded is only in its file, and that is another one by now
-    files.write_new(state.temporary, name, value, seen.rights)
     expected: Signature | None = seen.signature
-    coming: Signature | None = files.signature_of(state.temporary, name)
+    coming: Signature | None = files.write_new(state.temporary, name, value, seen.rights)
     with _where_it_can_be():
         while not _same(out := _exchanged(tree, op.key, name, state.temporary, coming), expected):
             # Somebody was quicker: what came out goes back.
