@@ -25,14 +25,14 @@ from tests.serving import ServerProcess
 
 CLIENTS = 5
 EDITORS = 2
-OPERATIONS = 800
+OPERATIONS = 600
 WITHIN_S = 50.0
 ROUNDS = 3
 SYNCS = ("fsync", "fdatasync", "syncfs")
 FAILING = (("fdatasync", 20, 37), ("fsync", 3, 5), ("syncfs", 1, 2))
 
 kinds = pytest.mark.parametrize("directory", [False, True], ids=["table", "directory"])
-workers = pytest.mark.parametrize("workers", [1, 2])
+workers = pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.soak), 2])
 
 
 class Trial:
