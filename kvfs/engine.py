@@ -538,8 +538,8 @@ class Engine:
             for opened in volumes:
                 with _tending(opened.key), self._kept_open(opened) as is_open:
                     can_write = is_open and opened.volume.doubt.reason is None
-                for handle in list(opened.handles.values()) if can_write else ():
-                    handle.retain(time.monotonic() + _RETAIN_S)
+                    for handle in list(opened.handles.values()) if can_write else ():
+                        handle.retain(time.monotonic() + _RETAIN_S)
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from server.bridge import Bridge
 from server.feed import Feeds
 from server.params import Params, Target
 from server.peers import Peers
-from server.pool import NOBODY
 from server.request import Headers, Request
 from server.sql_wire import AnswerMemory
 from server.traffic import Traffic
@@ -93,11 +92,11 @@ class Exchange:
 
     async def run(self, work: Callable[[], T]) -> T:
         """The result of work that blocks, for the database that the request means, until the deadline."""
-        return await self.services.bridge.run(work, self.deadline, whose=self.database)
+        return await self.services.bridge.run(work, self.deadline, whose=self.params.whose)
 
     async def run_sql(self, work: Callable[[], T]) -> T:
         """As `run`, for SQL."""
-        return await self.services.bridge.run_sql(work, self.deadline, whose=self.database)
+        return await self.services.bridge.run_sql(work, self.deadline, whose=self.params.whose)
 
     def claim_keys(self, keys: Collection[str]) -> None:
         """Say which keys are touched, of a route that leaves it to its handler; none means the whole table.
@@ -150,11 +149,6 @@ class Exchange:
         if key is not None and not visible(key, _IDEMPOTENCY_KEY_MAX_CHARS):
             raise InvalidParameters("Idempotency-Key must be 1 to 255 visible ASCII characters")
         return key
-
-    @property
-    def database(self) -> str:
-        """The database that the request names, as it does; empty where it names none."""
-        return self.params.text("db") or NOBODY
 
     @property
     def _target(self) -> Target:

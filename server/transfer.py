@@ -61,10 +61,10 @@ async def import_(exchange: Exchange) -> Reply:
         piece = beginning
         while piece:
             feed = partial(importer.feed, piece, deadline=time.monotonic() + patience_s)
-            await exchange.bridge.run(feed, None, whose=exchange.database)
+            await exchange.bridge.run(feed, None, whose=exchange.params.whose)
             piece = await _next(body, patience_s, importer.told.records)
         finish = partial(importer.finish, part=part, deadline=time.monotonic() + patience_s)
-        told = await exchange.bridge.run(finish, None, whose=exchange.database)
+        told = await exchange.bridge.run(finish, None, whose=exchange.params.whose)
     return wire.json_reply({"success": True, **asdict(told)})
 
 
@@ -76,7 +76,7 @@ class _Outgoing:
 
     def __init__(self, exchange: Exchange, lease: Lease, pieces: Generator[bytes, None, None]) -> None:
         self._bridge = exchange.bridge
-        self._database = exchange.database
+        self._database = exchange.params.whose
         self._lease: Lease | None = lease
         self._pieces = pieces
 
