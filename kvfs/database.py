@@ -13,6 +13,7 @@ import apsw
 from kvfs import disk, idempotency, sqlite, verification
 from kvfs.doubt import Doubt
 from kvfs.errors import DatabaseError, InvalidParameters, Overloaded, from_os_error
+from kvfs.registry import check_formats
 from kvfs.sqlite import ReadPool, Space
 from kvfs.status import DatabaseStatus
 
@@ -26,7 +27,9 @@ class Database:
     def __init__(self, path: str, *, create: bool = False) -> None:
         self.path = path
         deadline = time.monotonic() + _OPEN_WAIT_S
-        self._writing = sqlite.connect(path, create=create, shrinkable=True, deadline=deadline)
+        self._writing = sqlite.connect(
+            path, create=create, shrinkable=True, accept=check_formats, deadline=deadline
+        )
         self._reading = ReadPool(path)
         self._identity: tuple[int, int] | None = None
         self._closed = False

@@ -61,6 +61,7 @@ def connect(
     shrinkable: bool = False,
     readonly: bool = False,
     synchronous: Literal["FULL", "OFF"] = "FULL",
+    accept: Callable[[apsw.Connection], None] | None = None,
     deadline: float | None = None,
 ) -> apsw.Connection:
     """Open a database file in WAL mode; a busy one is tried until `deadline` (monotonic seconds).
@@ -68,6 +69,7 @@ def connect(
     The connection never waits for a lock by itself: `retry_busy` does, to a deadline. `synchronous=OFF`
     is for what can be made anew; everything else is FULL, since NORMAL loses commits in a power cut.
     A file that is made `shrinkable` can give free pages back to the file system: see `give_back`.
+    `accept` looks at the database before anything is changed; where it raises, nothing was.
     Raises `DatabaseNotFound`, `InvalidSqliteHeader`, `DatabaseError`, `Overloaded`.
     """
     flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE
@@ -76,7 +78,13 @@ def connect(
     with naming(path):
         log_is_new = not os.path.exists(f"{path}-wal")
         connection = _connected(
-            path, flags, create=create, shrinkable=shrinkable, synchronous=synchronous, deadline=deadline
+            path,
+            flags,
+            create=create,
+            shrinkable=shrinkable,
+            synchronous=synchronous,
+            accept=accept,
+            deadline=deadline,
         )
         if log_is_new and synchronous == "FULL" and not readonly:
             _sync_names(connection, path)
@@ -110,9 +118,11 @@ def _connected(
     create: bool,
     shrinkable: bool,
     synchronous: Literal["FULL", "OFF"],
+    accept: Callable[[apsw.Connection], None] | None,
     deadline: float | None,
 ) -> apsw.Connection:
     readonly = bool(flags & apsw.SQLITE_OPEN_READONLY)
+    logged = os.path.exists(f"{path}-wal")
     try:
         connection = apsw.Connection(path, flags=flags, statementcachesize=_STATEMENTS_CACHED)
     except apsw.Error as exc:
@@ -125,6 +135,11 @@ def _connected(
             connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
             # The first statement reads the header: what is no database says so here.
             retry_busy(lambda: connection.pragma("schema_version"), deadline)
+            if accept is not None:
+                # To close the last connection is to write the log, if there was one, into the file.
+                connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(logged))
+                retry_busy(lambda: accept(connection), deadline)
+                connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
             if create and not retry_busy(lambda: connection.pragma("page_count"), deadline):
                 connection.pragma("page_size", _PAGE_BYTES)
                 if shrinkable:

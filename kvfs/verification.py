@@ -8,10 +8,9 @@ from typing import Final
 
 import apsw
 
-from kvfs import disk, sqlite
+from kvfs import disk, registry, sqlite
 from kvfs.errors import DatabaseError
 from kvfs.oplog import OpLog
-from kvfs.sqlite import fetch, has_table
 
 _WAIT_S: Final = 5.0
 
@@ -47,8 +46,4 @@ def verify(path: str) -> None:
 
 def _last_seqs(connection: apsw.Connection) -> dict[str, int]:
     """The seq of the last op of each op-log, by its name."""
-    if not has_table(connection, "kvfs_stores"):
-        return {}
-    return {
-        name: OpLog(name).tail(connection)[0] for (name,) in fetch(connection, "SELECT name FROM kvfs_stores")
-    }
+    return {name: OpLog(name).tail(connection)[0] for name in registry.names(connection)}

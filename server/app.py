@@ -40,7 +40,7 @@ from server.bridge import Bridge
 from server.errors import InternalError, error_reply
 from server.exchange import Exchange, Services, visible
 from server.feed import Feeds
-from server.gate import Gate
+from server.gate import Gate, check_site
 from server.logs import of_request
 from server.params import Params
 from server.peers import Peers
@@ -168,11 +168,14 @@ class App:
         try:
             path, query = split_target(request.target)
             route, key = self._router.find(request.method, path)
+            if route.method == "POST":
+                check_site(request.headers)
             params = self._parsed(query)
             permit = None if self._gate is None else self._gate.admit(request.headers, route, key, params)
             reply = await route.handler(Exchange(self._services, request, params, key, began, permit))
         except KvfsError as exc:
             reply = error_reply(exc, request_id)
+            _let_go(exc)
         except ConnectionError:
             # Nobody will read this: it is for the access log.
             reply = Reply(CLIENT_GONE)
@@ -235,6 +238,17 @@ class App:
             reply.then = request.protocol.hang_up
         elif int(request.headers.get(CONTENT_LENGTH, INLINE_MAX_BYTES + 1)) > INLINE_MAX_BYTES:
             reply.force_close()
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Forget where an error was raised.
+
+    Who waits for a thread holds the error, and its traceback holds who waits, with the request's body: they
+    would stay until garbage is next collected, which is seldom.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
 
 
 def _turns(loop: asyncio.AbstractEventLoop) -> Turn:

@@ -196,7 +196,7 @@ def _parse(query: str) -> tuple[dict[str, str], frozenset[str]]:
     contradicted: set[str] = set()
     for pair in query.split("&"):
         name, _, value = pair.partition("=")
-        if "%" in name or "+" in name:
+        if "%" in name or "+" in name or not name.isascii():
             name = _bytes(name).decode(errors="replace")
         known = given.setdefault(name, value)
         if known is not value and _bytes(known) != _bytes(value):

@@ -15,7 +15,7 @@ from kvfs.directory.names import NoKey
 from kvfs.directory.racy import Grain
 from kvfs.directory.spelling import Spelling, is_odd
 from kvfs.directory.state import Home, open_state
-from kvfs.errors import FileSystemError, from_os_error
+from kvfs.errors import DatabaseError, FileSystemError, from_os_error
 from kvfs.store import TooHeavy
 
 
@@ -81,7 +81,12 @@ class Folder:
                 raise TooHeavy from exc
             applied = self.state.index.applied_seq
             self.state.renew_index()
-            self._begin(light=False, applied=applied)
+            try:
+                self._begin(light=False, applied=applied)
+            except IndexLost as again:
+                raise DatabaseError(
+                    "The folder's index cannot be made: its op-log may be damaged, which `kvfs check` tells"
+                ) from again
 
     def sync(self) -> None:
         """Make durable what was put in place. Any thread may. Raises `FileSystemError`, `StorageFull`.
@@ -159,6 +164,7 @@ class Folder:
         try:
             with sqlite.errors("recover"):
                 seq, _ = state.log.tail(state.connection)
+                state.check_tail(seq)
                 if light and state.index.applied_seq < seq:
                     raise TooHeavy
                 if state.index.applied_seq < 0:
