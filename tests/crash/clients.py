@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import http.client
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.contract.driver import StoreError
 from tests.contract.http_driver import Client, HttpDriver
 from tests.crash.aftermath import TABLE
-from tests.crash.load import THREADS, Acknowledged, write_until
+from tests.crash.load import THREADS, Acknowledged, Writer, write_until
 from tests.crash.targets import HttpTarget
 from tests.serving import ServerProcess
 
 
 @contextmanager
 def clients(
-    server: ServerProcess, home: Path, acknowledged: Mapping[bool, Acknowledged], *, seed: int
+    server: ServerProcess,
+    home: Path,
+    acknowledged: Mapping[bool, Acknowledged],
+    *,
+    seed: int,
+    threads_each: int = THREADS,
+    bears: Callable[[BaseException], bool] = lambda error: False,
 ) -> Iterator[threading.Event]:
-    """Clients write to the stores in `home` as long as this lasts.
+    """Clients write to the stores in `home` as long as this lasts, so many to each, and read what they wrote.
 
     Yields the event that says that the server is about to be ended: from then on, and not before, it may
-    break off, or answer with an error. It must have ended when this does. A client that fails sets it too.
+    break off, or answer with an error; but for errors that clients are to bear, after which they go on. A
+    client that fails sets it too.
     """
-    client = Client(server.host, server.port)
+    client, reading = Client(server.host, server.port), Client(server.host, server.port)
     stores = {directory: store_of(client, home, directory) for directory in acknowledged}
     for directory, store in stores.items():
         if not path_of(home, directory).exists():
@@ -34,16 +41,19 @@ def clients(
     failures: list[BaseException] = []
 
     def write(directory: bool, me: int) -> None:
-        target = HttpTarget(stores[directory])
+        target, reads = HttpTarget(stores[directory]), HttpTarget(store_of(reading, home, directory))
+        writer = Writer(target, f"w{me}", seed, acknowledged[directory], reads=reads)
         try:
-            write_until(ending.is_set, target, me, seed, acknowledged[directory].add)
+            write_until(ending.is_set, writer, bears=bears)
         except BaseException as error:
             if not ending.is_set() or not breaks_off(error):
                 failures.append(error)
                 ending.set()
 
     threads = [
-        threading.Thread(target=write, args=(directory, me)) for directory in stores for me in range(THREADS)
+        threading.Thread(target=write, args=(directory, me))
+        for directory in stores
+        for me in range(threads_each)
     ]
     for thread in threads:
         thread.start()
@@ -54,7 +64,9 @@ def clients(
         for thread in threads:
             thread.join()
         client.close()
-    assert failures == []
+        reading.close()
+    for failure in failures:
+        raise failure
 
 
 def breaks_off(error: BaseException) -> bool:

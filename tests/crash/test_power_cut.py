@@ -62,8 +62,6 @@ class Rounds:
         self._place = place
         self._chance = chance
         self._cuts = 0
-        # How much was acknowledged when the power went off under who still wrote.
-        self._heard: dict[bool, int] = {}
 
     def load(self, broken: Callable[[], bool]) -> None:
         """Let more be acknowledged: nothing (what is cut is the start), a little, or a lot."""
@@ -82,8 +80,8 @@ class Rounds:
         sees_it = self._chance.random() < 0.5
         if not sees_it:
             _kill(processes)
-        else:
-            self._heard = {directory: len(acks.acks) for directory, acks in self.acknowledged.items()}
+        for acknowledged in self.acknowledged.values():
+            acknowledged.doubting = sees_it
         self._place.cut()
         if sees_it:
             _kill(processes)
@@ -91,10 +89,8 @@ class Rounds:
 
     def restore(self) -> None:
         """Switch on again; mostly, but not always, the stores are looked at before the next cut."""
-        for directory, heard in self._heard.items():
-            acks = self.acknowledged[directory]
-            acks.doubtful |= {*acks.acks[heard:]}
-        self._heard = {}
+        for acknowledged in self.acknowledged.values():
+            acknowledged.doubting = False
         self._place.restore()
         if self._chance.random() < 0.7:
             self.check()
