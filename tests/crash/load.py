@@ -139,7 +139,7 @@ class Acknowledged:
         if key in self._held:
             self._held[key].add(digest)
 
-    def keys(self) -> list[str]:
+    def written(self) -> list[str]:
         """All keys that may be there, but for those that many write."""
         return [key for key in [*self._held] if key != COUNTER]
 

@@ -23,7 +23,7 @@ from tests.contract.http_driver import Client, HttpDriver
 from tests.crash.aftermath import TABLE, counted_once, nothing_is_lost, whole
 from tests.crash.clients import breaks_off, clients, path_of, store_of
 from tests.crash.load import THREADS, Ack, Acknowledged, digest_of, parse
-from tests.crash.powercut import Disk, disk, rebooted
+from tests.crash.powercut import Disk, RebootedServer, disk, rebooted
 from tests.invariants import Logged
 from tests.polling import eventually
 from tests.serving import ROOT, ServerProcess
@@ -179,19 +179,6 @@ def child(home: Path, db: Path, acknowledged: Acknowledged, seed: int) -> Iterat
 
 
 # --- over HTTP, with edits from outside --------------------------------------------------------------
-
-
-class RebootedServer(ServerProcess):
-    """A server whose every start is on a machine just booted."""
-
-    def __init__(self, home: Path) -> None:
-        super().__init__(home)
-        self._home = home
-        self._plain = self._command
-
-    def start(self) -> None:
-        self._command = rebooted(self._home, self._plain)
-        super().start()
 
 
 class Editor:

@@ -1,0 +1,7 @@
+"""All faults that there are. A module that adds some names them in a `FAULTS` of its own."""
+
+from __future__ import annotations
+
+from tests.soak import ends
+
+FAULTS = (*ends.FAULTS,)
