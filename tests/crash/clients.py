@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import http.client
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from tests.contract.driver import StoreError
@@ -14,6 +15,9 @@ from tests.crash.aftermath import TABLE
 from tests.crash.load import THREADS, Acknowledged, Writer, write_until
 from tests.crash.targets import HttpTarget
 from tests.serving import ServerProcess
+
+Work = Callable[[threading.Event], None]
+"""What a client does until the event is set."""
 
 
 @contextmanager
@@ -37,24 +41,40 @@ def clients(
     for directory, store in stores.items():
         if not path_of(home, directory).exists():
             store.make()
-    ending = threading.Event()
-    failures: list[BaseException] = []
 
-    def write(directory: bool, me: int) -> None:
+    def write(directory: bool, me: int, ending: threading.Event) -> None:
         target, reads = HttpTarget(stores[directory]), HttpTarget(store_of(reading, home, directory))
         writer = Writer(target, f"w{me}", seed, acknowledged[directory], reads=reads)
+        write_until(ending.is_set, writer, bears=bears)
+
+    works = [partial(write, directory, me) for directory in stores for me in range(threads_each)]
+    try:
+        with at_work(works) as ending:
+            yield ending
+    finally:
+        client.close()
+        reading.close()
+
+
+@contextmanager
+def at_work(works: Sequence[Work], ending: threading.Event | None = None) -> Iterator[threading.Event]:
+    """Clients are at work, each in a thread, as long as this lasts, and until one fails.
+
+    Yields the event that says that they are to end; what breaks off after it is set may do so. Raises what
+    was the first to fail.
+    """
+    ending = ending or threading.Event()
+    failures: list[BaseException] = []
+
+    def do(work: Work) -> None:
         try:
-            write_until(ending.is_set, writer, bears=bears)
+            work(ending)
         except BaseException as error:
             if not ending.is_set() or not breaks_off(error):
                 failures.append(error)
                 ending.set()
 
-    threads = [
-        threading.Thread(target=write, args=(directory, me))
-        for directory in stores
-        for me in range(threads_each)
-    ]
+    threads = [threading.Thread(target=do, args=(work,)) for work in works]
     for thread in threads:
         thread.start()
     try:
@@ -63,8 +83,6 @@ def clients(
         ending.set()
         for thread in threads:
             thread.join()
-        client.close()
-        reading.close()
     for failure in failures:
         raise failure
 

@@ -88,6 +88,7 @@ Digests = Mapping[str, str]
 class Acknowledged:
     """Everything that was acknowledged so far, and what was not; any thread may add to it.
 
+    `from_nothing` says that the store was empty when this began, so that all its keys are known.
     `doubtful` are those that were heard while `doubting`, which is when the power is off already: a kernel
     that is told to lose what it has may still answer a sync that was under way.
     """
@@ -100,10 +101,11 @@ class Acknowledged:
     unknown: list[Digests] = field(default_factory=list)
     """Writes of which nobody told whether they were done."""
     requests: int = 0
+    from_nothing: bool = False
 
     def __post_init__(self) -> None:
         # What a key may hold: its value, and what unanswered writes would have made of it. A key has one
-        # writer, who is the only one to touch its set; of one that is not here, nothing is known.
+        # writer, who is the only one to touch its set.
         self._held: dict[str, set[str]] = {}
 
     def add(self, ack: Ack) -> None:
@@ -128,7 +130,7 @@ class Acknowledged:
         """A key was read when nobody wrote it. Raises `Misread`."""
         if self.doubting:
             return
-        held = self._held.get(key, {digest})
+        held = self._held.get(key, {NOTHING} if self.from_nothing else {digest})
         if digest not in held:
             stale = any(ack.key == key and ack.digest == digest for ack in self.acks)
             wanted = " or ".join(each[:8] or "nothing" for each in held)
@@ -136,6 +138,8 @@ class Acknowledged:
         self._held[key] = {digest}
 
     def _may_hold(self, key: str, digest: str) -> None:
+        if self.from_nothing:
+            self._held.setdefault(key, {NOTHING})
         if key in self._held:
             self._held[key].add(digest)
 

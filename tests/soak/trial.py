@@ -71,7 +71,7 @@ class Trial:
         self.server = server
         self.chance = chance
         self.tally = tally
-        self.records = {directory: Acknowledged() for directory in (False, True)}
+        self.records = {directory: Acknowledged(from_nothing=True) for directory in (False, True)}
         self._counted = (0, 0)
 
     @contextmanager
