@@ -91,7 +91,10 @@ def editing(
     ending: threading.Event,
     pause_s: float = 0,
 ) -> Iterator[None]:
-    """Somebody edits as long as this lasts; what he was shown is acknowledged. If he fails, `ending` is set."""
+    """Somebody edits as long as this lasts; what he was shown is acknowledged.
+
+    If he fails, `ending` is set.
+    """
     client = Client(server.host, server.port)
     store = store_of(client, home, True)
     editor = Editor(path_of(home, True) / TABLE, store, seed=seed, kept=kept, pause_s=pause_s)

@@ -169,17 +169,25 @@ class Writer:
     """Random requests of one client, to keys of its own and to a counter of all.
 
     Its name is what its keys begin with. What it reads back, by `reads` where that is another connection,
-    must be what it wrote.
+    must be what it wrote. `large_share` of what it sets is large.
     """
 
     def __init__(
-        self, target: Target, name: str, seed: int, record: Acknowledged, *, reads: Target | None = None
+        self,
+        target: Target,
+        name: str,
+        seed: int,
+        record: Acknowledged,
+        *,
+        reads: Target | None = None,
+        large_share: float = 1 / 7,
     ) -> None:
         self._target = target
         self._reads = reads or target
         self._name = name
         self._seed = seed
         self._record = record
+        self._large_share = large_share
         self._chance = random.Random(f"{seed}-{name}")
         self._number = 0
         self._counted = 0
@@ -192,7 +200,7 @@ class Writer:
         key = f"{self._name}/{chance.randrange(KEYS)}" + chance.choice(["", "/below", ""])
         kind = chance.randrange(16)
         if kind <= 6:
-            value = self._value(large=kind == 0)
+            value = self._value(large=chance.random() < self._large_share)
             self._write({key: value}, lambda: [self._target.set(key, value, kind != 6)])
         elif kind <= 8:
             self._incr()

@@ -23,12 +23,10 @@ from tests.soak.faults import Fault, run
 from tests.soak.registry import FAULTS
 from tests.soak.tally import Tally
 
-ROUNDS_EACH = 5
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.soak", description="Put servers through faults.")
-    parser.add_argument("--minutes", type=float, default=10, help="begin nothing new after so long (10)")
+    parser.add_argument("--minutes", type=float, default=10, help="be done after about so long (10)")
     parser.add_argument("--rounds", type=int, help="rounds that each fault is to come to in all")
     parser.add_argument("--only", default="", help="the faults whose names begin so")
     parser.add_argument("--seed", type=int, help="go through the rounds of this seed, once")
@@ -62,7 +60,12 @@ class Soak:
         while faults and time.monotonic() < until:
             done = tally.kept(self._results)
             far = {fault: done.get(fault.name, Tally(fault.name)).rounds for fault in faults}
-            faults = [fault for fault in faults if rounds is None or far[fault] < rounds]
+            left_s = until - time.monotonic()
+            faults = [
+                fault
+                for fault in faults
+                if (rounds is None or far[fault] < rounds) and 60 * fault.minutes <= left_s
+            ]
             if faults:
                 fault = min(faults, key=lambda fault: far[fault] / fault.wanted)
                 if not self.go(fault, random.SystemRandom().randrange(10**9)):
@@ -72,13 +75,13 @@ class Soak:
         """A few rounds of a fault; whether there can be any here."""
         home = Path(tempfile.mkdtemp(prefix=f"kvfs-soak-{fault.name}-", dir=self._at))
         try:
-            came = run(fault, home, seed=seed, rounds=ROUNDS_EACH)
+            came = run(fault, home, seed=seed)
         except pytest.skip.Exception as skipped:
             print(f"{fault.name}: not run: {skipped}", flush=True)
             shutil.rmtree(home)
             return False
         tally.keep(self._results, came)
-        print(_shown(came), flush=True)
+        print(_shown(came), *came.notes, sep="\n", flush=True)
         if came.clean:
             shutil.rmtree(home)
         else:

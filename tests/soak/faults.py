@@ -21,20 +21,23 @@ Rounds = Callable[[Path, random.Random, int, Tally], None]
 class Fault:
     """Something that may befall a server.
 
-    `what` tells people of it, and `wanted` is how many rounds of it a table in full has.
+    `what` tells people of it, and `wanted` is how many rounds of it a table in full has. A run has
+    `rounds_each`, and takes about so many minutes.
     """
 
     name: str
     what: str
     wanted: int
     rounds: Rounds
+    rounds_each: int = 5
+    minutes: float = 0.3
 
 
-def run(fault: Fault, home: Path, *, seed: int, rounds: int) -> Tally:
+def run(fault: Fault, home: Path, *, seed: int, rounds: int | None = None) -> Tally:
     """Rounds of a fault, in the folder `home`; the first finding ends them."""
     tally = Tally(fault.name)
     try:
-        fault.rounds(home, random.Random(f"{fault.name} {seed}"), rounds, tally)
+        fault.rounds(home, random.Random(f"{fault.name} {seed}"), rounds or fault.rounds_each, tally)
     except Lost as lost:
         tally.lost += lost.count
         tally.findings.append(str(lost))

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.soak import ends
+from tests.soak import ends, mixed
 
-FAULTS = (*ends.FAULTS,)
+FAULTS = (*ends.FAULTS, *mixed.FAULTS)

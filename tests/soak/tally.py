@@ -14,7 +14,8 @@ class Tally:
 
     `faults` are what was injected: one kill a round, but many I/O errors. `lost` are acknowledged writes that
     are not there, `stale` reads of what was no longer so, `wrong` everything else that must not be.
-    `recovery_s` is the longest time until both stores took writes again. `findings` tell what was wrong.
+    `recovery_s` is the longest time until both stores took writes again. `findings` tell what was wrong,
+    `notes` what is worth telling besides.
     """
 
     fault: str
@@ -26,8 +27,8 @@ class Tally:
     stale: int = 0
     wrong: int = 0
     recovery_s: float = 0.0
-    minutes: float = 0.0
     findings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def recovered(self, seconds: float) -> None:
         """It took so long to recover."""
