@@ -8,12 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.contract.driver import StoreError
-from tests.crash.clients import breaks_off
 from tests.crash.powercut import Disk, RebootedServer, disk
 from tests.serving import ServerProcess
 from tests.soak.faults import Fault, plain, under_load
-from tests.soak.trial import Trial
+from tests.soak.trial import Trial, failing
 
 WORKERS = 2
 
@@ -41,14 +39,9 @@ def workers(server: ServerProcess) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()]
 
 
-def is_cut_off(error: BaseException) -> bool:
-    """Whether a request got no answer."""
-    return breaks_off(error) and not isinstance(error, StoreError)
-
-
 def kill_a_worker(trial: Trial) -> None:
     """Kill a worker as it writes; the others go on."""
-    with trial.load(bears=is_cut_off) as load:
+    with trial.load(bears=failing()) as load:
         load.goes_on(trial.chance.choice([0, 5, 20]))
         os.kill(trial.chance.choice(workers(trial.server)), signal.SIGKILL)
         load.goes_on(20)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.soak import ends, mixed
+from tests.soak import ends, mixed, shortage, times
 
-FAULTS = (*ends.FAULTS, *mixed.FAULTS)
+FAULTS = (*ends.FAULTS, *shortage.FAULTS, *times.FAULTS, *mixed.FAULTS)

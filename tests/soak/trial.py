@@ -29,6 +29,15 @@ THREADS_EACH = 2
 _OURS = {"table.db", "table.db-wal", "table.db-shm", "folder", "filler"}
 
 
+def failing(*codes: str) -> Callable[[BaseException], bool]:
+    """Tells errors that clients are to bear: no answer, or one with one of these codes."""
+
+    def bears(error: BaseException) -> bool:
+        return error.code in codes if isinstance(error, StoreError) else breaks_off(error)
+
+    return bears
+
+
 class Lost(Exception):
     """Acknowledged writes that are not there."""
 
