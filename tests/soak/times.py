@@ -58,6 +58,7 @@ class _Clocked(ServerProcess):
                 # Time that only goes on does so on any machine; and the times of files are the kernel's.
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
                 "NO_FAKE_STAT": "1",
+                "PYTHONPATH": str(Path(__file__).with_name("clocked")),
             },
         )
         self.step(0)
