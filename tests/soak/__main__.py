@@ -1,6 +1,6 @@
 """Puts servers through faults, for as long as is wanted, and adds up what came of it.
 
-    python -m tests.soak [--minutes 10] [--rounds N] [--only FAULT] [--seed S] [--results FILE] [--write FILE]
+    python -m tests.soak [--minutes 10] [--rounds N] [--only FAULT,…] [--seed S] [--results FILE] [--write FILE]
 
 Faults take turns, a few rounds each, those first of which least is done. With `--rounds` each goes on until
 so many of its rounds are in the results. Whatever is found is told with the seed that replays it.
@@ -28,13 +28,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.soak", description="Put servers through faults.")
     parser.add_argument("--minutes", type=float, default=10, help="be done after about so long (10)")
     parser.add_argument("--rounds", type=int, help="rounds that each fault is to come to in all")
-    parser.add_argument("--only", default="", help="the faults whose names begin so")
+    parser.add_argument("--only", default="", help="the faults whose names begin so; several by commas")
     parser.add_argument("--seed", type=int, help="go through the rounds of this seed, once")
     parser.add_argument("--at", type=Path, help="whose disk the stores lie on")
     parser.add_argument("--results", type=Path, default=Path("build/soak.jsonl"), help="what runs come to")
     parser.add_argument("--write", type=Path, help="write the table of all results to this document")
     options = parser.parse_args()
-    faults = [fault for fault in FAULTS if fault.name.startswith(options.only)]
+    faults = [fault for fault in FAULTS if fault.name.startswith(tuple(options.only.split(",")))]
     if not faults:
         sys.exit(f"There is no such fault; there are {', '.join(fault.name for fault in FAULTS)}.")
     options.results.parent.mkdir(parents=True, exist_ok=True)
