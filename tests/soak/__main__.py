@@ -1,6 +1,7 @@
 """Puts servers through faults, for as long as is wanted, and adds up what came of it.
 
-    python -m tests.soak [--minutes 10] [--rounds N] [--only FAULT,…] [--seed S] [--results FILE] [--write FILE]
+    python -m tests.soak [--minutes 10] [--rounds N] [--only FAULT,…] [--seed S] [--at PATH]
+                         [--results FILE] [--write FILE]
 
 Faults take turns, a few rounds each, those first of which least is done. With `--rounds` each goes on until
 so many of its rounds are in the results. Whatever is found is told with the seed that replays it.

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.soak import ends, io_errors, mixed, shortage, times
+from tests.soak import ends, io_errors, mixed, overflow, shortage, times
 
-FAULTS = (*ends.FAULTS, *shortage.FAULTS, *io_errors.FAULTS, *times.FAULTS, *mixed.FAULTS)
+FAULTS = (*ends.FAULTS, *shortage.FAULTS, *io_errors.FAULTS, *times.FAULTS, *overflow.FAULTS, *mixed.FAULTS)
