@@ -69,6 +69,12 @@ class _Pool:
 
     def __init__(self, name: str, threads: int, max_waiting: int) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        # All of them begin now: whoever starts a thread for which there is no memory may wait for it forever
+        # (python/cpython#140746), and that must never be the loop.
+        begun = threading.Barrier(threads + 1)
+        for _ in range(threads):
+            self._threads.submit(begun.wait)
+        begun.wait()
         self._places = threading.Semaphore(threads + max_waiting)
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
