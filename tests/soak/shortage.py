@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import resource
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
+from tests.contract.driver import StoreError
+from tests.contract.http_driver import Client
+from tests.crash.clients import store_of
 from tests.engine.mounting import Disk, mounted
+from tests.limits import limited, no_more_memory
 from tests.serving import ServerProcess
 from tests.soak.faults import Fault, under_load
 from tests.soak.trial import Trial, failing
@@ -48,17 +54,6 @@ def fill_the_disk(trial: Trial) -> None:
 # --- descriptors and memory --------------------------------------------------------------------------------
 
 
-@contextmanager
-def limited(pid: int, what: int, most: int) -> Iterator[None]:
-    """A process may have so much of a resource, and no more, as long as this lasts."""
-    before = resource.prlimit(pid, what)
-    resource.prlimit(pid, what, (most, before[1]))
-    try:
-        yield
-    finally:
-        resource.prlimit(pid, what, before)
-
-
 def run_out_of_descriptors(trial: Trial) -> None:
     """Open no more files, and accept no more connections, for a while."""
     server, chance = trial.server, trial.chance
@@ -87,7 +82,44 @@ def _size_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
 
 
+def run_out_of_memory(trial: Trial) -> None:
+    """Ask for more than there is memory for, in one request after the other; then there is again.
+
+    The server may end: what makes JSON crashes where there is no memory for it.
+    """
+    server, chance = trial.server, trial.chance
+    # An internal error has changed nothing, as any other one.
+    with trial.load(bears=failing("OVERLOADED", "INTERNAL_ERROR", "DATABASE_ERROR")) as load:
+        load.goes_on(chance.choice([0, 5, 20]))
+        with no_more_memory(server.pid, but_bytes=chance.choice([0, 1, 4]) * _MIB):
+            _ask_for_much(trial)
+        load.goes_on(5, if_it_lives=True)
+    trial.tally.faults += 1
+
+
+def _ask_for_much(trial: Trial) -> None:
+    """Requests that take many MiB each; whatever the answers are, they come."""
+    client = Client(trial.server.host, trial.server.port)
+    try:
+        for directory, record in trial.records.items():
+            store = store_of(client, trial.stores, directory)
+            keys = record.written()
+            asks: list[Callable[[], object]] = [
+                partial(store.list, values=True),
+                partial(store.batch_get, keys[:100]),
+                *(partial(store.history, key, limit=1000) for key in keys[:5]),
+            ]
+            trial.chance.shuffle(asks)
+            for ask in asks:
+                record.requests += 1
+                with suppress(StoreError, http.client.HTTPException, ConnectionError):
+                    ask()
+    finally:
+        client.close()
+
+
 FAULTS = (
     Fault("full-disk", "full disk", 200, under_load(fill_the_disk, small)),
     Fault("descriptors", "out of file descriptors", 50, under_load(run_out_of_descriptors)),
+    Fault("memory", "no memory for requests", 50, under_load(run_out_of_memory)),
 )

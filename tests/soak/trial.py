@@ -51,7 +51,10 @@ class Lost(Exception):
 class Load:
     """Clients that write and read meanwhile."""
 
-    def __init__(self, records: Collection[Acknowledged], ending: threading.Event) -> None:
+    def __init__(
+        self, server: ServerProcess, records: Collection[Acknowledged], ending: threading.Event
+    ) -> None:
+        self._server = server
         self._records = records
         self._ending = ending
 
@@ -59,14 +62,19 @@ class Load:
         """From now on the server may break off."""
         self._ending.set()
 
-    def goes_on(self, writes: int) -> None:
-        """Wait until so many more writes to each store are acknowledged, or one client has failed."""
+    def goes_on(self, writes: int, *, if_it_lives: bool = False) -> None:
+        """Wait until so many more writes to each store are acknowledged, or one client has failed.
+
+        The server may only have ended by itself where it is asked `if_it_lives`.
+        """
         wanted = [(record, len(record.acks) + writes) for record in self._records]
 
         def enough() -> bool:
-            return self._ending.is_set() or all(len(record.acks) >= count for record, count in wanted)
+            has_ended = self._ending.is_set() or not self._server.is_running
+            return has_ended or all(len(record.acks) >= count for record, count in wanted)
 
         eventually(enough, LOAD_S, f"{writes} writes are acknowledged")
+        assert if_it_lives or self._server.is_running, "the server has ended by itself"
 
     def lasts(self, seconds: float) -> None:
         """Wait so long, for what may let no write through."""
@@ -98,7 +106,7 @@ class Trial:
             threads_each=THREADS_EACH,
             bears=bears,
         ) as ending:
-            yield Load(self.records.values(), ending)
+            yield Load(self.server, self.records.values(), ending)
 
     def doubt(self, doubting: bool) -> None:
         """Whether what is acknowledged from now on, or read, counts for nothing."""
