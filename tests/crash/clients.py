@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.contract.driver import StoreError
 from tests.contract.http_driver import Client, HttpDriver
 from tests.crash.aftermath import TABLE
-from tests.crash.load import THREADS, Acknowledged, Writer, write_until
+from tests.crash.load import LARGE_SHARE, THREADS, Acknowledged, Writer, write_until
 from tests.crash.targets import HttpTarget
 from tests.serving import ServerProcess
 
@@ -28,6 +28,7 @@ def clients(
     *,
     seed: int,
     threads_each: int = THREADS,
+    large_share: float = LARGE_SHARE,
     bears: Callable[[BaseException], bool] = lambda error: False,
 ) -> Iterator[threading.Event]:
     """Clients write to the stores in `home` as long as this lasts, so many to each, and read what they wrote.
@@ -44,7 +45,7 @@ def clients(
 
     def write(directory: bool, me: int, ending: threading.Event) -> None:
         target, reads = HttpTarget(stores[directory]), HttpTarget(store_of(reading, home, directory))
-        writer = Writer(target, f"w{me}", seed, acknowledged[directory], reads=reads)
+        writer = Writer(target, f"w{me}", seed, acknowledged[directory], reads=reads, large_share=large_share)
         write_until(ending.is_set, writer, bears=bears)
 
     works = [partial(write, directory, me) for directory in stores for me in range(threads_each)]

@@ -23,6 +23,7 @@ from tests.invariants import Logged
 
 THREADS = 4
 KEYS = 12
+LARGE_SHARE = 1 / 7
 COUNTER = "count"
 NOTHING = ""
 """The digest of a key that is not there."""
@@ -180,7 +181,7 @@ class Writer:
         record: Acknowledged,
         *,
         reads: Target | None = None,
-        large_share: float = 1 / 7,
+        large_share: float = LARGE_SHARE,
     ) -> None:
         self._target = target
         self._reads = reads or target

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -38,6 +39,9 @@ def main() -> None:
     faults = [fault for fault in FAULTS if fault.name.startswith(tuple(options.only.split(",")))]
     if not faults:
         sys.exit(f"There is no such fault; there are {', '.join(fault.name for fault in FAULTS)}.")
+    # However it is ended, the servers end with it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     options.results.parent.mkdir(parents=True, exist_ok=True)
     soak = Soak(options.results, options.at)
     if options.seed is not None:
@@ -77,6 +81,9 @@ class Soak:
         home = Path(tempfile.mkdtemp(prefix=f"kvfs-soak-{fault.name}-", dir=self._at))
         try:
             came = run(fault, home, seed=seed)
+        except KeyboardInterrupt:
+            shutil.rmtree(home, ignore_errors=True)
+            raise
         except pytest.skip.Exception as skipped:
             print(f"{fault.name}: not run: {skipped}", flush=True)
             shutil.rmtree(home)

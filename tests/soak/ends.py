@@ -19,7 +19,7 @@ WORKERS = 2
 def kill(trial: Trial) -> None:
     """Kill the server as it writes."""
     with trial.load() as load:
-        load.goes_on(trial.chance.choice([0, 5, 20, 60, 120]))
+        load.goes_on(trial.chance.choice([0, 3, 10, 30, 60]))
         load.ends()
         trial.server.kill()
     trial.tally.faults += 1
@@ -50,7 +50,7 @@ def kill_a_worker(trial: Trial) -> None:
 
 # --- power -------------------------------------------------------------------------------------------------
 
-_DISK_MIB = 512
+_DISK_MIB = 256
 
 
 class _Powered(RebootedServer):
@@ -85,7 +85,7 @@ def cut_the_power(trial: Trial) -> None:
     assert isinstance(server, _Powered)
     sees_it = trial.chance.random() < 0.5
     with trial.load() as load:
-        load.goes_on(trial.chance.choice([0, 5, 20, 60]))
+        load.goes_on(trial.chance.choice([0, 3, 10, 30]))
         load.ends()
         if sees_it:
             trial.doubt(True)
@@ -99,7 +99,7 @@ def cut_the_power(trial: Trial) -> None:
 
 
 FAULTS = (
-    Fault("kill", "`kill -9` of the server", 500, under_load(kill, plain)),
+    Fault("kill", "`kill -9` of the server", 500, under_load(kill, plain), rounds_each=10),
     Fault("worker-kill", "`kill -9` of one of two workers", 50, under_load(kill_a_worker, crewed)),
-    Fault("power-cut", "power cut", 200, under_load(cut_the_power, powered)),
+    Fault("power-cut", "power cut", 200, under_load(cut_the_power, powered), rounds_each=10),
 )

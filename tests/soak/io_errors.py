@@ -53,7 +53,7 @@ def failing_call(call: str) -> Fault:
         error = chance.choice(["EIO", "EIO", "ENOSPC"])
         when = f"{chance.randrange(1, 6)}+{chance.choice([1, 2, 5, 13])}"
         with trial.load(bears=failing(*_TOLD)) as load:
-            load.goes_on(chance.choice([0, 5, 20]))
+            load.goes_on(chance.choice([0, 3, 10]))
             with injected(trial.server.pid, f"{call}:error={error}:when={when}", trace):
                 load.lasts(chance.uniform(0.2, 0.6))
             load.goes_on(5)

@@ -99,4 +99,4 @@ def _is_recorded_once(folder: Folder, acknowledged: Acknowledged) -> None:
     assert [edit for edit, times in edits.items() if times > 1] == []
 
 
-FAULTS = (Fault("overflow", "watcher overflow (inotify queue)", 50, rounds),)
+FAULTS = (Fault("overflow", "watcher overflow (inotify queue)", 50, rounds, rounds_each=10),)

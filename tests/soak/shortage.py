@@ -39,7 +39,7 @@ def fill_the_disk(trial: Trial) -> None:
     """Leave some pages of the disk, or none, for a while, in which the server may be killed."""
     disk, chance = Disk(trial.stores), trial.chance
     with trial.load(bears=failing("STORAGE_FULL")) as load:
-        load.goes_on(chance.choice([0, 5, 20]))
+        load.goes_on(chance.choice([0, 3, 10]))
         disk.fill(leave=chance.choice([0, 1, 2, 5, 20, 100]) * _PAGE_BYTES)
         load.lasts(chance.uniform(0.1, 0.4))
         if chance.random() < 0.3:
@@ -58,7 +58,7 @@ def run_out_of_descriptors(trial: Trial) -> None:
     """Open no more files, and accept no more connections, for a while."""
     server, chance = trial.server, trial.chance
     with trial.load(bears=failing("DATABASE_ERROR", "FILE_SYSTEM_ERROR")) as load:
-        load.goes_on(chance.choice([0, 5, 20]))
+        load.goes_on(chance.choice([0, 3, 10]))
         highest = max(map(int, os.listdir(f"/proc/{server.pid}/fd")))
         with (
             limited(server.pid, resource.RLIMIT_NOFILE, highest - chance.choice([-2, 0, 5, 20])),
@@ -90,7 +90,7 @@ def run_out_of_memory(trial: Trial) -> None:
     server, chance = trial.server, trial.chance
     # An internal error has changed nothing, as any other one.
     with trial.load(bears=failing("OVERLOADED", "INTERNAL_ERROR", "DATABASE_ERROR")) as load:
-        load.goes_on(chance.choice([0, 5, 20]))
+        load.goes_on(chance.choice([0, 3, 10]))
         with no_more_memory(server.pid, but_bytes=chance.choice([0, 1, 4]) * _MIB):
             _ask_for_much(trial)
         load.goes_on(5, if_it_lives=True)
@@ -119,7 +119,7 @@ def _ask_for_much(trial: Trial) -> None:
 
 
 FAULTS = (
-    Fault("full-disk", "full disk", 200, under_load(fill_the_disk, small)),
+    Fault("full-disk", "full disk", 200, under_load(fill_the_disk, small), rounds_each=10),
     Fault("descriptors", "out of file descriptors", 50, under_load(run_out_of_descriptors)),
     Fault("memory", "no memory for requests", 50, under_load(run_out_of_memory)),
 )

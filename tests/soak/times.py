@@ -21,7 +21,7 @@ _STEPS_S = (-86_400, -3600, -60, -1, 1, 60, 3600, 86_400, 40_000_000)
 def _pause(trial: Trial, pid: int) -> None:
     """Stop a process for a while; whoever asks must wait, and no longer."""
     with trial.load() as load:
-        load.goes_on(trial.chance.choice([0, 5, 20]))
+        load.goes_on(trial.chance.choice([0, 3, 10]))
         os.kill(pid, signal.SIGSTOP)
         try:
             load.lasts(trial.chance.choice([0.1, 0.5, 1, 3]))

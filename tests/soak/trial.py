@@ -27,6 +27,7 @@ from tests.soak.tally import Tally
 LOAD_S = 60.0
 RECOVERY_S = 60.0
 THREADS_EACH = 2
+LARGE_SHARE = 1 / 20
 _ALL = 1_000_000_000
 _OURS = {"table.db", "table.db-wal", "table.db-shm", "folder", "filler"}
 
@@ -104,6 +105,7 @@ class Trial:
             self.records,
             seed=self.chance.randrange(10**9),
             threads_each=THREADS_EACH,
+            large_share=LARGE_SHARE,
             bears=bears,
         ) as ending:
             yield Load(self.server, self.records.values(), ending)
