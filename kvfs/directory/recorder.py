@@ -408,6 +408,8 @@ class _Scans:
         self._ended_at: float | None = None
         self._found: Iterator[str] | None = None
         self._spent_s = 0.0
+        # What a scan costs: that of the last two which took less, for the other may have been held up.
+        self._cost_s = 0.0
 
     def want(self) -> None:
         """Scan soon; if a scan is under way, once more after it."""
@@ -417,15 +419,14 @@ class _Scans:
         """When to call `some`; None: not before a scan is wanted."""
         if self._found is not None:
             return 0.0
-        spent_s = self.last_s or 0.0
         if self._ended_at is None:
             return 0.0 if self._wanted else None
         if self._wanted:
-            return self._ended_at + spent_s / _WANTED_SCAN_SHARE
+            return self._ended_at + self._cost_s / _WANTED_SCAN_SHARE
         if blind:
-            pause_s = max(min(self._interval_s, _BLIND_SCAN_S), spent_s / _BLIND_SCAN_SHARE)
+            pause_s = max(min(self._interval_s, _BLIND_SCAN_S), self._cost_s / _BLIND_SCAN_SHARE)
         else:
-            pause_s = max(self._interval_s, spent_s / _SCAN_SHARE)
+            pause_s = max(self._interval_s, self._cost_s / _SCAN_SHARE)
         return self._ended_at + pause_s * self._stretch
 
     def some(self, *, blind: bool) -> list[str]:
@@ -445,6 +446,7 @@ class _Scans:
         self._spent_s += now - began
         if len(keys) < _SLICE:
             self.count += 1
+            self._cost_s = self._spent_s if self.last_s is None else min(self._spent_s, self.last_s)
             self.last_s, self.last_at_s = self._spent_s, time.time()
             self._found, self._ended_at = None, now
             self._stretch = self._chance.uniform(1.0, 1.0 + _JITTER)
