@@ -14,12 +14,14 @@ from pathlib import Path
 
 from tests.crash.load import Acknowledged, Misread
 from tests.directory.served import Folder, Server, load
+from tests.polling import eventually
 from tests.soak.faults import Fault
 from tests.soak.tally import Tally
 from tests.soak.trial import Lost
 
 EDITS = 60
 SCAN_INTERVAL_S = "2"
+RECORDED_S = 120.0
 _QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 
 
@@ -42,7 +44,7 @@ def rounds(home: Path, chance: random.Random, count: int, tally: Tally) -> None:
             began = time.monotonic()
             if chance.random() < 0.5:
                 _is_true(server, folder, chance, acknowledged)
-            folder.gets_recorded()
+            eventually(folder.is_recorded, RECORDED_S, "what was edited is in the log")
             tally.recovered(time.monotonic() - began)
             _is_recorded_once(folder, acknowledged)
             tally.rounds += 1
