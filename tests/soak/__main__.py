@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak import tally
+from tests.soak import report, tally
 from tests.soak.faults import Fault, run
 from tests.soak.registry import FAULTS
 from tests.soak.tally import Tally
@@ -34,7 +34,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="go through the rounds of this seed, once")
     parser.add_argument("--at", type=Path, help="whose disk the stores lie on")
     parser.add_argument("--results", type=Path, default=Path("build/soak.jsonl"), help="what runs come to")
-    parser.add_argument("--write", type=Path, help="write the table of all results to this document")
+    parser.add_argument("--fuzzed", type=Path, default=Path("build/fuzz.jsonl"), help="what fuzzing came to")
+    parser.add_argument("--write", type=Path, help="write the table of all results into this document")
     options = parser.parse_args()
     faults = [fault for fault in FAULTS if fault.name.startswith(tuple(options.only.split(",")))]
     if not faults:
@@ -49,6 +50,9 @@ def main() -> None:
             soak.go(fault, options.seed)
     else:
         soak.go_on(faults, until=time.monotonic() + 60 * options.minutes, rounds=options.rounds)
+    if options.write is not None:
+        tallies, inputs = tally.kept(options.results), report.fuzzed(options.fuzzed)
+        options.write.write_text(report.written(options.write.read_text(), tallies, inputs))
     sys.exit(1 if soak.found else 0)
 
 

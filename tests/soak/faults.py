@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.contract.driver import StoreError
 from tests.crash.load import Misread
 from tests.serving import ServerProcess
 from tests.soak.tally import Tally
@@ -47,8 +48,13 @@ def run(fault: Fault, home: Path, *, seed: int, rounds: int | None = None) -> Ta
         tally.findings.append(str(misread))
     except Exception as error:
         tally.wrong += 1
-        tally.findings.append(f"{type(error).__name__}: {error}")
+        tally.findings.append(_told(error))
     return tally
+
+
+def _told(error: Exception) -> str:
+    details = f" {error.details}" if isinstance(error, StoreError) else ""
+    return f"{type(error).__name__}: {error}{details}"
 
 
 # --- faults of a server under load -----------------------------------------------------------------------
