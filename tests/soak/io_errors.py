@@ -16,7 +16,7 @@ from tests.soak.trial import Trial, failing
 
 CALLS = {
     "fdatasync": "fdatasync", "fsync": "fsync", "syncfs": "syncfs",
-    "pwrite64": "pwrite64", "pread64": "pread64", "ftruncate": "ftruncate",
+    "pwrite64": "pwrite64", "pread64": "pread64", "mkdirat": "mkdir",
     "openat": "open", "renameat2": "rename", "linkat": "link", "unlinkat": "unlink",
 }  # fmt: skip
 """The calls that fail, and what people call them."""
@@ -51,11 +51,13 @@ def failing_call(call: str) -> Fault:
     def befall(trial: Trial) -> None:
         chance, trace = trial.chance, trial.server.log.with_name("trace")
         error = chance.choice(["EIO", "EIO", "ENOSPC"])
-        when = f"{chance.randrange(1, 6)}+{chance.choice([1, 2, 5, 13])}"
-        with trial.load(bears=failing(*_TOLD)) as load:
+        when = f"{chance.choice([1, 1, 2, 5])}+{chance.choice([1, 2, 5, 13])}"
+        bears = failing(*_TOLD)
+        with trial.load(bears) as load:
             load.goes_on(chance.choice([0, 3, 10]))
             with injected(trial.server.pid, f"{call}:error={error}:when={when}", trace):
                 load.lasts(chance.uniform(0.2, 0.6))
+                trial.checkpoint(bears)
             load.goes_on(5)
         trial.tally.faults += trace.read_text().count("(INJECTED)")
 
