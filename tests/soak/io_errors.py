@@ -14,12 +14,10 @@ import pytest
 from tests.soak.faults import Fault, under_load
 from tests.soak.trial import Trial, failing
 
-CALLS = {
-    "fdatasync": "fdatasync", "fsync": "fsync", "syncfs": "syncfs",
-    "pwrite64": "pwrite64", "pread64": "pread64", "mkdirat": "mkdir",
-    "openat": "open", "renameat2": "rename", "linkat": "link", "unlinkat": "unlink",
-}  # fmt: skip
-"""The calls that fail, and what people call them."""
+CALLS = (
+    "fdatasync", "fsync", "syncfs", "pwrite64", "pread64",
+    "openat", "mkdirat", "renameat2", "linkat", "unlinkat",
+)  # fmt: skip
 
 _TOLD = ("DATABASE_ERROR", "FILE_SYSTEM_ERROR", "STORAGE_FULL", "OVERLOADED")
 
@@ -61,7 +59,7 @@ def failing_call(call: str) -> Fault:
             load.goes_on(5)
         trial.tally.faults += trace.read_text().count("(INJECTED)")
 
-    return Fault(f"io-{call}", f"I/O error: {CALLS[call]} (`{call}`)", 20, under_load(befall))
+    return Fault(f"io-{call}", f"I/O errors in `{call}`", 20, under_load(befall))
 
 
 FAULTS = tuple(map(failing_call, CALLS))
