@@ -94,6 +94,9 @@ class Database:
             if self._writing.table_exists("main", "kvfs_idempotency"):
                 idempotency.forget(self._writing, now_s)
 
+    def rest(self) -> None:
+        return None
+
     def sync(self) -> None:
         return None
 

@@ -510,8 +510,10 @@ class Engine:
             if opened.expiring is None or opened.expiring.done():
                 for handle in list(opened.handles.values()):
                     opened.expiring = handle.reap(deadline=time.monotonic() + _TEND_S) or opened.expiring
-            if checkpoint and (opened.syncing is None or opened.syncing.done()):
-                opened.syncing = opened.sync()
+            if checkpoint:
+                opened.volume.rest()
+                if opened.syncing is None or opened.syncing.done():
+                    opened.syncing = opened.sync()
             if forget:
                 now_s = self.clock() // NS
                 opened.submit(lambda batch: batch.forget(now_s))

@@ -120,6 +120,9 @@ class Volume(Protocol):
     def forget(self, now_s: int) -> None:
         """Drop answers whose time is over."""
 
+    def rest(self) -> None:
+        """Let go of what is kept for reads that have not come. Any thread may call it, every few seconds."""
+
     def sync(self) -> int | None:
         """Make durable what commits left to be written later; a mark for `synced`, None if nothing was.
 

@@ -10,6 +10,7 @@ import gc
 import itertools
 import logging
 import os
+import resource
 import secrets
 import signal
 import sys
@@ -254,6 +255,7 @@ async def serve(settings: Settings, announce: Callable[[str], None], worker: Wor
     A second signal ends the process at once. A `worker` listens where its parent has bound, tells that
     instead of announcing anything, and ends when the parent says so.
     """
+    _tune_descriptors()
     prepare(settings.data_dir)
     sqlite.limit_memory(settings.config.sqlite_memory_bytes)
     loop = asyncio.get_running_loop()
@@ -335,6 +337,13 @@ def _open_folders(engine: Engine) -> None:
         engine.open_all(catalog.folder_stores(engine.paths.data_dir, engine.config.state_dir))
     except KvfsError as exc:
         _LOG.warning("cannot look for folder stores: %s", exc.message)
+
+
+def _tune_descriptors() -> None:
+    """Have as many as are allowed: the usual limit of 1024 is for programs that use `select`."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _tune_memory() -> None:

@@ -20,6 +20,7 @@ import apsw
 
 from kvfs.directory.names import is_ignored, key_of, path_of
 from kvfs.model import Op, value_bytes
+from tests.programs import connect
 
 GAP, BLOB, ABSENT = 1, 2, 4
 TOMBSTONES = {"delete", "expire"}
@@ -288,7 +289,7 @@ def _logged(op: Op) -> Logged:
 def _opened(path: str | Path) -> apsw.Connection:
     # Not the standard library's SQLite: closing a file that another SQLite of this process has open
     # would drop its locks.
-    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    connection = connect(path, flags=apsw.SQLITE_OPEN_READWRITE)
     connection.set_busy_timeout(5000)
     return connection
 

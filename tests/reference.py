@@ -77,6 +77,9 @@ class ReferenceVolume:
         kept = {name: known for name, known in self.content.answers.items() if known[2] > now_s}
         self.content = replace(self.content, answers=kept)
 
+    def rest(self) -> None:
+        return None
+
     def sync(self) -> None: ...
 
     watching = False

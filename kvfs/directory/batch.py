@@ -13,8 +13,8 @@ from kvfs.config import Config
 from kvfs.directory import files, recovery
 from kvfs.directory.folder import Folder
 from kvfs.directory.index import UNTRUSTED, IndexLost, Row
-from kvfs.directory.looks import Found, NearLooks, Rights, Signature
-from kvfs.directory.names import Hidden, NoKey, path_of
+from kvfs.directory.looks import Components, Found, NearLooks, Rights, Signature
+from kvfs.directory.names import Hidden, NoKey, key_of, path_of
 from kvfs.directory.spelling import Spelling, check_apart
 from kvfs.errors import FileSystemError, KvfsError, Overloaded, PathConflict, StorageFull, from_os_error
 from kvfs.model import Change, Entry, FileValue, KeyState, Op, OpType, Origin, Value, value_hash
@@ -53,6 +53,9 @@ class Batch:
         self._rules: str | None = None
         self._final: dict[str, Op] = {}
         self._placing: list[Op] = []
+        self._moved: list[Components] = []
+        self._made: dict[int, Signature] = {}
+        self._own: list[tuple[Entry, str, Signature | None]] = []
         self._snapshots: list[FileValue] = []
 
     # --- looking ---------------------------------------------------------------------------------------
@@ -130,16 +133,19 @@ class Batch:
         self._final = {op.key: op._replace(entry=op.left) for op in ops}
         self._placing = [op for op in self._final.values() if self._must_place(op)]
         self._folder.counts.reconciles += sum(op.origin is Origin.FILE for op in ops)
+        checked: files.Checked = {}
         try:
             if tree.spelling is not None:
                 check_apart(path_of(op.key) for op in self._placing if op.entry is not None)
             for op in self._placing:
                 if op.entry is None:
-                    tree.check_removable(op.key)
+                    tree.check_removable(op.key, checked)
                     continue
                 assert op.entry.value is not None
-                tree.make_room(path_of(op.key), state.temporary)
-                files.write_new(state.temporary, str(op.seq), op.entry.value, self._rights(op.key))
+                self._moved += tree.make_room(path_of(op.key), state.temporary, checked)
+                self._made[op.seq] = files.write_new(
+                    state.temporary, str(op.seq), op.entry.value, self._rights(op.key)
+                )
                 if self._config.sync_files:
                     disk.sync(str(op.seq), dir_fd=state.temporary)
         except NoKey as exc:
@@ -257,7 +263,10 @@ class Batch:
 
     def _put_in_place(self) -> None:
         folder, index = self._folder, self._state.index
+        self._note_moves()
+        self._looks.close()  # folders may have been made since
         overtaken = [op for op in self._placing if not self._place(op)]
+        index.put_many(self._own)
         if self._config.sync_files:
             for op in self._placing:
                 folder.tree.sync_folders_of(op.key)
@@ -282,6 +291,14 @@ class Batch:
         if overtaken:
             self._log_overtaken(overtaken)
 
+    def _note_moves(self) -> None:
+        """Files that are the own values of folders now lie elsewhere, and their ctime is another."""
+        for components in self._moved:
+            key = key_of(components)
+            row = None if key is None else self._state.index.own(key)
+            if row is not None:
+                self._state.index.put(row.entry, "/".join(components), None)
+
     def _must_place(self, op: Op) -> bool:
         """Whether the op's outcome is not what lies in the key's file already."""
         return self._seen.get(op.key, _NOTHING).sha256 != (None if op.entry is None else op.entry.sha256)
@@ -299,11 +316,11 @@ class Batch:
             out = folder.tree.displace(op.key, name, store)
             self._state.index.drop(op.key)
         else:
-            ours = files.signature_of(store, name)
             out = folder.tree.place(op.key, name, store)
             found = self._placed(op.key)
             # Whoever wrote to it since it is in place must be noticed at the next look.
-            self._put_own(op.entry, found if found is not None and found.signature.moved(ours) else None)
+            ours = found is not None and found.signature.moved(self._made[op.seq])
+            self._own.append(self._own_row(op.entry, found if ours else None))
         if self._expected(op.key, out, name):
             files.remove(store, name)
             return True
@@ -324,7 +341,7 @@ class Batch:
     def _placed(self, key: str) -> Found | None:
         """The file that is in place; None where it is hidden by now, which the next look will tell."""
         try:
-            return self._folder.tree.look(key)
+            return self._looks.look(key)
         except Hidden:
             return None
 
@@ -338,13 +355,12 @@ class Batch:
             for entry, found in rows
         )
 
-    def _put_own(self, entry: Entry, found: Found | None) -> None:
-        """Know a key whose file we have just put in place."""
+    def _own_row(self, entry: Entry, found: Found | None) -> tuple[Entry, str, Signature | None]:
+        """What to know of a key whose file we have just put in place."""
         if found is None:
-            self._state.index.put(entry, _folder_of(entry.key), None)
-        else:
-            trusted = self._folder.grain.trusted_at_once(found.signature, self._note_time())
-            self._state.index.put(entry, found.folder, found.signature if trusted else None)
+            return entry, _folder_of(entry.key), None
+        trusted = self._folder.grain.trusted_at_once(found.signature, self._note_time())
+        return entry, found.folder, found.signature if trusted else None
 
     def _note_time(self) -> int:
         """The file system's "now" from before the first look: later changes may not have been seen."""
@@ -367,7 +383,7 @@ class Batch:
                     row = state.index.own(op.key)
                     found = self._placed(op.key)
                     same = row is not None and found is not None and row.signature == found.signature
-                    self._put_own(again.entry, found if same else None)
+                    state.index.put(*self._own_row(again.entry, found if same else None))
                 files.remove(state.temporary, str(op.seq))
         state.commit_log()
 

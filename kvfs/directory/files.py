@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from kvfs import disk
 from kvfs.directory import renames
+from kvfs.directory.hot import HotFiles
 from kvfs.directory.ignore import RulesFile
 from kvfs.directory.looks import (
     FOLDER,
@@ -30,7 +31,7 @@ from kvfs.directory.looks import (
     swap,
 )
 from kvfs.directory.names import OWN_VALUE, path_of
-from kvfs.directory.protection import check_place
+from kvfs.directory.protection import Standing, check_folder, check_place
 from kvfs.directory.spelling import check_held
 from kvfs.model import FileValue, Value
 
@@ -40,6 +41,10 @@ _FOLDER_MODE: Final = 0o777
 _RENAME_ATTEMPTS: Final = 100
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+Checked = dict[Components, Standing]
+"""The folders that were asked, for a moment, whether anything may be put into them."""
 
 
 class Names(NamedTuple):
@@ -58,9 +63,11 @@ class Tree(Looks):
         self.path = path
         status = os.fstat(self.root)
         self.identity = (status.st_dev, status.st_ino)
+        self.hot = HotFiles()
 
     def close(self) -> None:
         """Idempotent."""
+        self.hot.close()
         if self.root >= 0:
             os.close(self.root)
             self.root = -1
@@ -110,6 +117,13 @@ class Tree(Looks):
         finally:
             swap(fd, -1, self.root)
 
+    def _file(self, key: str, name: str, folder: int, signature: Signature) -> int:
+        hot = self.hot.take(key, signature)
+        return super()._file(key, name, folder, signature) if hot is None else hot
+
+    def _done(self, key: str, fd: int, signature: Signature) -> None:
+        self.hot.give(key, fd, signature)
+
     # --- changing --------------------------------------------------------------------------------------
 
     def place(self, key: str, temporary: str, store: int) -> Signature | None:
@@ -145,13 +159,17 @@ class Tree(Looks):
         self._prune(components[:-1])
         return moved
 
-    def make_room(self, components: Components, store: int) -> None:
+    def make_room(
+        self, components: Components, store: int, checked: Checked | None = None
+    ) -> list[Components]:
         """Make the folders in which a key's file will lie; a file in their place moves into its folder.
 
-        Raises `NoKey` where something else is in their place, OSError where the file could not be put there.
+        Returns the paths that were files and are folders now. Raises `NoKey` where something else is in
+        their place, OSError where the file could not be put there.
         """
         if self.spelling is not None:
             check_held(store, components)
+        moved = []
         fd = self.root
         try:
             for depth, name in enumerate(components[:-1], 1):
@@ -162,11 +180,13 @@ class Tree(Looks):
                     below = os.open(name, FOLDER, dir_fd=fd)
                 except NotADirectoryError:
                     _become_folder(fd, name, store, "/".join(components[:depth]))
+                    moved.append(components[:depth])
                     below = os.open(name, FOLDER, dir_fd=fd)
                 fd = swap(fd, below, self.root)
-            _check_place(fd, components)
+            _check_place(fd, components, checked)
         finally:
             swap(fd, -1, self.root)
+        return moved
 
     def sync_folders_of(self, key: str) -> None:
         """Make the names durable of all folders on the way to a key's file."""
@@ -184,14 +204,14 @@ class Tree(Looks):
         finally:
             swap(fd, -1, self.root)
 
-    def check_removable(self, key: str) -> None:
+    def check_removable(self, key: str, checked: Checked) -> None:
         """Raise OSError where the key's file could not be taken away."""
         components = path_of(key)
         folder = self._enter(components[:-1])
         if folder is None:
             return
         try:
-            _check_place(folder, components)
+            _check_place(folder, components, checked)
         finally:
             self._leave(folder)
 
@@ -216,8 +236,8 @@ class Tree(Looks):
             status = status_at(folder, name)
             if status is not None and stat.S_ISDIR(status.st_mode):
                 with opened_folder(name, folder) as own:
-                    return _put(own, OWN_VALUE, temporary, store, key)
-            return _put(folder, name, temporary, store, key)
+                    return _put(own, OWN_VALUE, temporary, store, key, status_at(own, OWN_VALUE))
+            return _put(folder, name, temporary, store, key, status)
 
     def _prune(self, components: Components) -> None:
         """Remove a folder and those above it, as far up as they are empty."""
@@ -241,8 +261,8 @@ def sync_file_system(folder: int) -> None:
         os.close(fd)
 
 
-def write_new(folder: int, name: str, value: Value, rights: Rights | None = None) -> None:
-    """Make a file with this value, and with these rights, as far as we may give them."""
+def write_new(folder: int, name: str, value: Value, rights: Rights | None = None) -> Signature:
+    """Make a file with this value, and with these rights, as far as we may give them; its signature."""
     try:
         fd = os.open(name, _NEW, _FILE_MODE, dir_fd=folder)
     except FileExistsError:
@@ -256,8 +276,9 @@ def write_new(folder: int, name: str, value: Value, rights: Rights | None = None
             os.fchmod(fd, rights.mode)
         if isinstance(value, bytes):
             disk.write_all(fd, value)
-            return
-        value.copy_to(fd)
+        else:
+            value.copy_to(fd)
+        return Signature.of(os.fstat(fd))
     finally:
         os.close(fd)
 
@@ -288,9 +309,11 @@ def opened(folder: int, name: str) -> FileValue | None:
     return FileValue(fd, os.fstat(fd).st_size)
 
 
-def _put(folder: int, name: str, temporary: str, store: int, key: str) -> Signature | None:
+def _put(
+    folder: int, name: str, temporary: str, store: int, key: str, status: os.stat_result | None
+) -> Signature | None:
+    """Move `temporary` to a name with this status; the signature of what lies at `temporary` then."""
     for _ in range(_RENAME_ATTEMPTS):
-        status = status_at(folder, name)
         try:
             if status is None:
                 renames.rename_to_free(store, temporary, folder, name)
@@ -298,11 +321,12 @@ def _put(folder: int, name: str, temporary: str, store: int, key: str) -> Signat
             regular(status, key)
             return Signature.of(renames.exchange(store, temporary, folder, name))
         except FileExistsError:
-            continue  # somebody made it in between
+            status = status_at(folder, name)  # somebody made it in between
         except FileNotFoundError:
-            if status_at(folder, name) is None and status_at(store, temporary) is not None:
-                continue  # somebody removed it in between
-            raise
+            status = status_at(folder, name)
+            if status is not None or status_at(store, temporary) is None:
+                raise
+            # Somebody removed it in between.
     raise OSError(errno.EAGAIN, "the file is made and removed all the time", key)
 
 
@@ -371,8 +395,14 @@ def _make_folder(parent: int, name: str) -> None:
         os.mkdir(name, _FOLDER_MODE, dir_fd=parent)
 
 
-def _check_place(folder: int, components: Components) -> None:
+def _check_place(folder: int, components: Components, checked: Checked | None) -> None:
     """Raise OSError where a key's file could not be put in place or taken away."""
-    if check_place(folder, components[-1], components):
+    path = components[:-1]
+    above = None if checked is None else checked.get(path)
+    if above is None:
+        above = check_folder(folder, components)
+        if checked is not None:
+            checked[path] = above
+    if check_place(folder, components[-1], components, above):
         with opened_folder(components[-1], folder) as own:
-            check_place(own, OWN_VALUE, components)
+            check_place(own, OWN_VALUE, components, check_folder(own, components))

@@ -54,6 +54,7 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 _ROW: Final = (
     "key, inode, size, mtime_ns, ctime_ns, sha256, content_type, created_s, updated_s, expire_ns, op_number"
 )
+_GET: Final = f"SELECT {_ROW} FROM files WHERE key = ?"
 _PUT: Final = "INSERT OR REPLACE INTO files VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
 _LIVE: Final = "(expire_ns IS NULL OR expire_ns > :now)"
 _OPEN_WAIT_S: Final = 5.0
@@ -133,12 +134,16 @@ class Index:
         """What is known of a key."""
         self.check()
         pool = self.readers
-        with self._errors("read the index"):
+        try:
             connection = pool.take()
             try:
-                rows = fetch(connection, f"SELECT {_ROW} FROM files WHERE key = ?", (key,))
+                rows = fetch(connection, _GET, (key,))
             finally:
                 pool.give_back(connection)
+        except Exception:
+            # Entered only then: this is on the way of every read.
+            with self._errors("read the index"):
+                raise
         return _row(rows[0]) if rows else None
 
     @contextmanager
@@ -242,7 +247,7 @@ class Index:
     def own(self, key: str) -> Row | None:
         """What is known of a key, in the writer's own transaction."""
         with self._errors("read the index"):
-            rows = fetch(self._writing, f"SELECT {_ROW} FROM files WHERE key = ?", (key,))
+            rows = fetch(self._writing, _GET, (key,))
         return _row(rows[0]) if rows else None
 
     def own_many(self, keys: Sequence[str]) -> dict[str, Row]:

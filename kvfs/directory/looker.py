@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from kvfs.directory.debounce import Sight
 from kvfs.directory.folder import Folder
 from kvfs.directory.ignore import RULES
 from kvfs.directory.index import IndexLost
 from kvfs.directory.looks import Signature
-from kvfs.directory.names import is_ignored, key_of
+from kvfs.directory.names import NoKey, is_ignored, key_of
 from kvfs.directory.scan import scan
-from kvfs.errors import FileSystemError
+from kvfs.errors import FileSystemError, KvfsError
 
 
 class FolderLooker:
@@ -42,6 +42,9 @@ class FolderLooker:
             return
         key = key_of(components)
         if key is not None:
+            if self._as_known(key, components):
+                # Mostly a write of kvfs's own.
+                return
             yield key
         try:
             yield from self._folder.state.index.keys_below(path)
@@ -51,6 +54,20 @@ class FolderLooker:
                 )
         except (IndexLost, FileSystemError):
             return
+
+    def _as_known(self, key: str, components: Sequence[str]) -> bool:
+        """Whether this path is the key's file, and as the index knows it."""
+        try:
+            row = self._folder.state.index.get(key)
+            found = None if row is None else self._folder.tree.look(key)
+        except (IndexLost, NoKey, OSError, KvfsError):
+            return False
+        return (
+            row is not None
+            and found is not None
+            and row.signature == found.signature
+            and found.folder == "/".join(components[:-1])
+        )
 
     def differing(self) -> Iterator[str]:
         """All keys whose files are not what the index knows."""

@@ -110,25 +110,23 @@ class Looks:
             opened = self._open(key)
             if opened is None:
                 return None
-            fd, folder, status = opened
+            fd, folder, status, before = opened
+            true = False
             try:
-                before = Signature.of(status)
                 large = before.size > INLINE_MAX_BYTES
-                value = b"" if large else os.read(fd, before.size + 1)
+                value = b"" if large else os.pread(fd, before.size + 1, 0)
                 # What is open is what was looked at before, and has not changed since.
-                if Signature.of(os.fstat(fd)) != before:
-                    continue
-                if large:
-                    fd, whole = -1, FileValue(fd, before.size)
-                    return Found(before, folder, status, whole)
-                if len(value) == before.size:
-                    return Found(before, folder, status, value)
+                true = Signature.of(os.fstat(fd)) == before and (large or len(value) == before.size)
+                if true:
+                    return Found(before, folder, status, FileValue(fd, before.size) if large else value)
             finally:
-                if fd >= 0:
+                if not true:
                     os.close(fd)
+                elif not large:
+                    self._done(key, fd, before)
         raise OSError(errno.EAGAIN, "the file is changing all the time", key)
 
-    def _open(self, key: str) -> tuple[int, str, os.stat_result] | None:
+    def _open(self, key: str) -> tuple[int, str, os.stat_result, Signature] | None:
         """A descriptor of the key's file, the folder it lies in, and what its status was before."""
         components = path_of(key)
         self.rules().check_file(components)
@@ -141,19 +139,28 @@ class Looks:
             if status is None:
                 return None
             if not stat.S_ISDIR(status.st_mode):
-                regular(status, key)
-                return os.open(name, READ, dir_fd=parent), "/".join(components[:-1]), status
+                signature = Signature.of(regular(status, key))
+                fd = self._file(key, name, parent, signature)
+                return fd, "/".join(components[:-1]), status, signature
             self.rules().check_folder(components)
             with opened_folder(name, parent) as own:
                 status = self._status(own, OWN_VALUE)
                 if status is None:
                     return None
-                regular(status, key)
-                return os.open(OWN_VALUE, READ, dir_fd=own), "/".join(components), status
+                signature = Signature.of(regular(status, key))
+                return self._file(key, OWN_VALUE, own, signature), "/".join(components), status, signature
         except (FileNotFoundError, NotADirectoryError):
             return None
         finally:
             self._leave(parent)
+
+    def _file(self, key: str, name: str, folder: int, signature: Signature) -> int:
+        """A descriptor of the key's file, for `_done`: mostly the one with this signature."""
+        return os.open(name, READ, dir_fd=folder)
+
+    def _done(self, key: str, fd: int, signature: Signature) -> None:
+        """The file was read, and has this signature."""
+        os.close(fd)
 
     def _enter(self, folder: Components) -> int | None:
         """A descriptor of the folder in which a key's file lies, for `_leave`; None where there is none."""

@@ -23,45 +23,54 @@ _STATX_BYTES: Final = 256
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
-class _Status(NamedTuple):
+class Standing(NamedTuple):
+    """What protects a file, or what is in a folder."""
+
     attributes: int
     owner: int
     mode: int
 
 
-def check_place(folder: int, name: str, path: Sequence[str]) -> bool:
-    """Raise OSError where a file could not be put at this name in a folder, or what is there taken away.
+def check_folder(folder: int, path: Sequence[str]) -> Standing:
+    """Raise OSError where nothing could be put into a folder; for `check_place`.
 
-    Returns whether a folder has the name. `path` is what the error speaks of.
+    `path` is what the error speaks of.
     """
     if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True):
         if os.fstatvfs(folder).f_flag & os.ST_RDONLY:
             raise _refused(errno.EROFS, "The file system is read-only", path)
         raise _refused(errno.EACCES, "Permission denied", path)
-    there = _status(folder, name, _AT_SYMLINK_NOFOLLOW)
+    return _standing(folder, b"", _AT_EMPTY_PATH) or Standing(0, 0, 0)
+
+
+def check_place(folder: int, name: str, path: Sequence[str], above: Standing) -> bool:
+    """Raise OSError where a file could not be put at this name in a folder, or what is there taken away.
+
+    `above` is what `check_folder` told of the folder. Returns whether a folder has the name.
+    """
+    there = _standing(folder, os.fsencode(name), _AT_SYMLINK_NOFOLLOW)
     if there is None:
         return False
     if stat.S_ISDIR(there.mode):
         return True
-    above = _status(folder, "", _AT_EMPTY_PATH)
     if there.attributes & (_IMMUTABLE | _APPEND_ONLY):
         raise _refused(errno.EPERM, "The file is immutable", path)
-    if above is not None and above.attributes & _APPEND_ONLY:
+    if above.attributes & _APPEND_ONLY:
         raise _refused(errno.EPERM, "The folder can only be added to", path)
-    if above is not None and above.mode & stat.S_ISVTX:
+    if above.mode & stat.S_ISVTX:
         user = os.geteuid()
         if user != 0 and user not in (there.owner, above.owner):
             raise _refused(errno.EPERM, "The folder is sticky, and the file somebody else's", path)
     return False
 
 
-def _status(folder: int, name: str, flags: int) -> _Status | None:
+def _standing(folder: int, name: bytes, flags: int) -> Standing | None:
     """What statx(2) says; None where there is nothing, or where it cannot tell."""
-    buffer = ctypes.create_string_buffer(_STATX_BYTES)
-    if _libc.statx(folder, os.fsencode(name), flags, _STATX_BASIC, buffer) != 0:
+    buffer = (ctypes.c_char * _STATX_BYTES)()
+    if _libc.statx(folder, name, flags, _STATX_BASIC, buffer) != 0:
         return None
     _, _, attributes, _, owner, _, mode = _STATX.unpack_from(buffer)
-    return _Status(attributes, owner, mode)
+    return Standing(attributes, owner, mode)
 
 
 def _refused(number: int, reason: str, path: Sequence[str]) -> OSError:

@@ -187,6 +187,7 @@ class State:
             if isinstance(exc, InvalidSqliteHeader):
                 raise _damaged(home, exc) from exc
             raise
+        self._log_path = home.log
         self.log_readers = ReadPool(home.log)
         try:
             self._log_identity = disk.identity(home.log)
@@ -234,7 +235,7 @@ class State:
 
     def replaced(self) -> bool:
         """Whether another op-log is now where this one was opened."""
-        return disk.identity(self.home.log) != self._log_identity
+        return disk.identity(self._log_path) != self._log_identity
 
     def renew_index(self) -> None:
         """Begin a new index, in place of one that is lost; between `begin`s."""

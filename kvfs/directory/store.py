@@ -361,6 +361,10 @@ class DirectoryStore:
 
     # --- being there -----------------------------------------------------------------------------------
 
+    def rest(self) -> None:
+        if self._folder is not None:
+            self._folder.tree.hot.rest()
+
     def sync(self) -> int | None:
         folder = self._folder
         if folder is None or folder.state.ephemeral or folder.state.index.applied_seq == folder.synced_seq:

@@ -9,11 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import apsw
 import pytest
 
 import kvfs
 from tests import nasty
+from tests.programs import connect
 from tests.serving import ROOT, ServerProcess
 
 
@@ -110,7 +110,7 @@ def test_rebuild_and_check_work_beside_a_server(tmp_path: Path) -> None:
         assert run("check", db, "--full").returncode == 0
         log = db / ".kvfs/site.oplog"
         # What is in the write-ahead log would be read from there.
-        connection = apsw.Connection(str(log))
+        connection = connect(log)
         connection.pragma("wal_checkpoint", "truncate")
         connection.close()
         with log.open("r+b") as file:

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import apsw
-
 from kvfs.directory.names import is_ignored, key_of
 from tests import invariants
 from tests.contract.http_driver import Client, HttpDriver
 from tests.crash.load import Acknowledged, Writer, write_until
 from tests.crash.targets import HttpTarget
 from tests.polling import eventually
+from tests.programs import connect
 from tests.serving import ServerProcess
 
 TABLE = "site"
@@ -64,7 +63,7 @@ class Folder:
 
     def logged(self) -> dict[str, bytes]:
         """The hash of each key's value by its last op."""
-        connection = apsw.Connection(str(self.db / f".kvfs/{TABLE}.oplog"))
+        connection = connect(self.db / f".kvfs/{TABLE}.oplog")
         try:
             connection.set_busy_timeout(5000)
             rows = connection.execute(

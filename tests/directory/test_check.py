@@ -10,13 +10,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import apsw
 import pytest
 
 import kvfs
 from kvfs.directory.check import Checked, check
 from tests import nasty
 from tests.directory.conftest import TABLE, UNWATCHED, Folder
+from tests.programs import connect
 from tests.serving import ROOT
 
 WRITER = """
@@ -89,7 +89,7 @@ def in_index(folder: Folder, sql: str) -> None:
 
 
 def run_sql(path: Path, sql: str) -> None:
-    connection = apsw.Connection(str(path))
+    connection = connect(path)
     connection.execute(sql)
     connection.close()
 

@@ -41,6 +41,17 @@ def test_every_write_is_in_the_file_when_it_is_answered(folder: Folder) -> None:
     assert not file.exists()
 
 
+def test_the_index_knows_of_a_file_that_has_moved_into_its_own_folder(folder: Folder) -> None:
+    folder.store.set("a", b"1")
+    folder.store.set("a/b", b"2")
+    folder.check()
+    assert folder.store.get("a").value == b"1"
+    folder.check()
+    folder.store.set("a/b/c", b"3")
+    folder.store.set("a", b"4")
+    folder.check()
+
+
 def test_nothing_of_ours_lies_among_the_keys(folder: Folder) -> None:
     for key in nasty.KEYS:
         folder.store.set(key, b"x", ttl_s=1000)

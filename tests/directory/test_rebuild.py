@@ -9,7 +9,6 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import apsw
 import pytest
 
 import kvfs
@@ -17,6 +16,7 @@ from kvfs.errors import InvalidParameters
 from kvfs.listing import Query
 from tests import invariants, nasty
 from tests.directory.conftest import Folder
+from tests.programs import connect
 from tests.serving import ROOT
 
 WRITER = """
@@ -68,7 +68,7 @@ def test_records_each_change_once(folder: Folder) -> None:
 def test_finds_what_the_index_says_wrongly(folder: Folder) -> None:
     filled(folder)
     folder.close()
-    index = apsw.Connection(str(folder.home / "site.index"))
+    index = connect(folder.home / "site.index")
     with index:
         index.execute("UPDATE files SET sha256 = zeroblob(32), op_number = 77 WHERE key = 'a'")
         index.execute("DELETE FROM files WHERE key = 'typed'")

@@ -23,6 +23,7 @@ from kvfs.paths import Paths
 from tests import invariants, nasty
 from tests.directory.conftest import TABLE, UNWATCHED, Folder
 from tests.invariants import Logged
+from tests.programs import connect
 from tests.serving import ROOT
 
 REPAIR = "import sys; from kvfs.directory.repair import repair; repair(sys.argv[1], 'site')"
@@ -46,7 +47,7 @@ def spoilt(tmp_path: Path) -> Iterator[Folder]:
 
 
 def log_of(folder: Folder) -> list[Logged]:
-    connection = apsw.Connection(str(folder.home / "site.oplog"), flags=apsw.SQLITE_OPEN_READONLY)
+    connection = connect(folder.home / "site.oplog", flags=apsw.SQLITE_OPEN_READONLY)
     try:
         return invariants._log(connection, "files")
     finally:
@@ -152,7 +153,7 @@ def test_a_whole_log_is_left_alone(spoilt: Folder) -> None:
 
 def test_a_value_or_a_time_that_changed_on_the_disk_is_not_kept(spoilt: Folder) -> None:
     before = log_of(spoilt)
-    connection = apsw.Connection(str(spoilt.home / "site.oplog"))
+    connection = connect(spoilt.home / "site.oplog")
     connection.execute("UPDATE kvfs_oplog_files SET value = value || 'x' WHERE seq = 10")
     connection.execute("UPDATE kvfs_oplog_files SET ts_ns = ts_ns + 1000000000000 WHERE seq = 20")
     connection.execute("UPDATE kvfs_oplog_files SET ts_ns = 1 WHERE seq = 30")
@@ -319,7 +320,7 @@ def test_a_store_that_is_open_goes_over_to_the_new_log(tmp_path: Path) -> None:
             for number in range(200):
                 store.set(f"k{number}", nasty.noise(200))
         log = db / ".kvfs/site.oplog"
-        connection = apsw.Connection(str(log))
+        connection = connect(log)
         connection.pragma("wal_checkpoint", "truncate")
         connection.close()
         spoil_pages_in_the_middle(log)
@@ -406,7 +407,7 @@ def test_the_first_page_of_a_log_that_cannot_shrink_is_repaired_too(tmp_path: Pa
     folder = Folder(tmp_path / "db")
     log = folder.home / "site.oplog"
     folder.home.mkdir()
-    connection = apsw.Connection(str(log))
+    connection = connect(log)
     for statement in (f"PRAGMA page_size = {PAGE}", "CREATE TABLE t (c)", "DROP TABLE t"):
         connection.execute(statement)
     assert connection.pragma("auto_vacuum") == 0

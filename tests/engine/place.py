@@ -18,6 +18,7 @@ from kvfs.handle import Handle
 from kvfs.model import Set, value_bytes
 from kvfs.paths import Paths
 from tests import invariants
+from tests.programs import connect
 
 TABLE = "things"
 _WAL_HEADER_BYTES = 32
@@ -56,7 +57,7 @@ class Place:
 
     def connect(self) -> apsw.Connection:
         """Another program's connection to the database, or to the op-log of a folder."""
-        return apsw.Connection(str(self.log_file))
+        return connect(self.log_file)
 
     def sql(self, *statements: str) -> None:
         """What another program does to the database."""

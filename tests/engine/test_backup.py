@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import apsw
 import pytest
 
 import kvfs
@@ -21,6 +20,7 @@ from kvfs.handle import Handle
 from tests import invariants
 from tests.engine.place import TABLE, Place, value_of
 from tests.polling import eventually
+from tests.programs import connect
 
 WRITERS = 3
 
@@ -164,10 +164,10 @@ def test_nothing_is_overwritten_and_nothing_is_left_of_what_fails(place: Place, 
 
 
 def test_a_database_of_somebody_else_is_copied_with_all_its_tables(tmp_path: Path) -> None:
-    with apsw.Connection(str(tmp_path / "own.db")) as connection:
+    with connect(tmp_path / "own.db") as connection:
         connection.execute("CREATE TABLE t (a); INSERT INTO t VALUES (1), (2)")
     connection.close()
     backup(str(tmp_path / "own.db"), str(tmp_path / "copy.db"))
-    copy = apsw.Connection(str(tmp_path / "copy.db"))
+    copy = connect(tmp_path / "copy.db")
     assert copy.execute("SELECT a FROM t").fetchall() == [(1,), (2,)]
     copy.close()

@@ -11,7 +11,6 @@ from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-import apsw
 import pytest
 
 import kvfs
@@ -33,6 +32,7 @@ from tests.clocks import HurriedClock
 from tests.engine.mounting import Disk, mounted
 from tests.engine.place import TABLE, Place, open_files, value_of
 from tests.polling import eventually
+from tests.programs import connect
 
 CLOSE_S = 10.0
 WAIT_S = 20.0
@@ -284,7 +284,7 @@ def test_a_foreign_table_is_not_read_as_keys(table: Place, what: str) -> None:
 
 
 def _dump(path: Path) -> set[str]:
-    with closing(apsw.Connection(str(path))) as connection:
+    with closing(connect(path)) as connection:
         return {str(row) for row in connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema")}
 
 

@@ -13,7 +13,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import apsw
 import pytest
 
 from tests.http.launching import Server, serving
@@ -22,6 +21,7 @@ from tests.http.stores import Store
 from tests.http.streaming import Stream, changes_target, cursor, page, users
 from tests.http.wire import BASE, request, target_of
 from tests.polling import eventually
+from tests.programs import connect
 
 CHECKPOINT_S = 0.2
 STALL_S = 1.0
@@ -365,7 +365,7 @@ def _replace(old: Store, new: Store) -> None:
         shutil.move(new.db, old.db)
         return
     copy = str(new.home / "copy.db")
-    with closing(apsw.Connection(str(new.db))) as connection:
+    with closing(connect(new.db)) as connection:
         connection.execute("VACUUM INTO ?", (copy,))
     os.replace(copy, old.db)
 

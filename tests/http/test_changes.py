@@ -9,7 +9,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import apsw
 import pytest
 
 from tests.http.launching import Server, serving
@@ -18,6 +17,7 @@ from tests.http.stores import TABLE, Store
 from tests.http.streaming import changes_target, cursor, page, users
 from tests.http.wire import BASE, refused, request, target_of
 from tests.polling import eventually
+from tests.programs import connect
 
 EVENT = {
     "seq": int,
@@ -359,7 +359,7 @@ def test_what_another_program_does_by_sql_is_told_of(table: Store) -> None:
     with table.server.connect() as polling:
         polling.send(request("GET", changes_target(table, since=since, wait=60, include_values="true")))
         assert polling.silent()
-        with closing(apsw.Connection(str(table.db))) as connection, connection:
+        with closing(connect(table.db)) as connection, connection:
             connection.execute(f"INSERT INTO {TABLE} (key, value) VALUES ('new', 'by SQL')")
             connection.execute(f"UPDATE {TABLE} SET value = 'changed' WHERE key = 'k'")
             connection.execute(f"DELETE FROM {TABLE} WHERE key = 'new'")

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
+import kvfs
+from tests import invariants
 from tests.http.launching import Launched, Server, serving
 from tests.http.stores import Store
 from tests.http.wire import BASE, Answer, Endpoint, refused, target_of
@@ -34,10 +36,12 @@ def fenced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fenced]:
     home = tmp_path_factory.mktemp("fenced")
     data, outside = home / "data", home / "data-outside"
     outside.mkdir()
+    for db in ("inner", "victim"):
+        with kvfs.open(str(home / f"{db}.db")) as store:
+            store.set("k", b"1")
     with serving(home) as server:
-        for db in ("inner", "victim"):
-            assert _put(server, db).status == 200
-        os.rename(data / "victim.db", outside / "victim.db")
+        os.rename(home / "inner.db", data / "inner.db")
+        os.rename(home / "victim.db", outside / "victim.db")
         (data / "folder").mkdir()
         (outside / "folder").mkdir()
         (data / "link.db").symlink_to(outside / "victim.db")
@@ -173,11 +177,11 @@ def test_a_name_that_no_file_can_have_is_refused(fenced: Fenced) -> None:
 def test_what_kvfs_keeps_for_itself_is_refused(fenced: Fenced) -> None:
     assert _put(fenced.server, fenced.data / "folder", table="own").status == 200
     log = fenced.data / "folder/.kvfs/own.oplog"
-    content = log.read_bytes()
+    content = invariants.check_folder(fenced.data / "folder", "own")
     for db in (log, f"{log.parent}", f"{log.parent}/"):
         for answer in (*_everywhere(fenced.server, db, table="t"), *_databases(fenced.server, db)):
             refused(answer, 400, "INVALID_DB_PATH")
-    assert log.read_bytes() == content
+    assert invariants.check_folder(fenced.data / "folder", "own") == content
 
 
 def test_a_folder_must_be_named_by_its_absolute_path(fenced: Fenced) -> None:

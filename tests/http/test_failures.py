@@ -358,11 +358,11 @@ def test_a_store_that_the_server_may_not_write_beside_is_never_written(tmp_path:
 
 
 def test_a_file_system_that_refuses_is_500(tmp_path: Path) -> None:
-    """There are no descriptors left: nothing can be opened any more."""
+    """No descriptors are left: nothing can be opened, nor the folder of a file that is still open."""
     # Not watched: whoever looks at the folder as well may have the connection that a read needs.
     with serving(tmp_path / "home", ANY_PATH, "--no-watch") as server:
         with Store(server, tmp_path / "store", directory=True) as store:
-            store.put("k", b"1")
+            store.put("in/k", b"1")
             with store.unchanged(), limited(server.pid, resource.RLIMIT_NOFILE, 4):
                 for method, action, body in (
                     ("GET", "", None),
@@ -372,7 +372,7 @@ def test_a_file_system_that_refuses_is_500(tmp_path: Path) -> None:
                     # The last: the server closes the connection then, and could take no other.
                     ("PUT", "", b"2" * MIB),
                 ):
-                    refused(store.ask(method, "k", action, body=body), 500, "FILE_SYSTEM_ERROR")
-            assert store.put("k", b"2")["op_number"] == 2
+                    refused(store.ask(method, "in/k", action, body=body), 500, "FILE_SYSTEM_ERROR")
+            assert store.put("in/k", b"2")["op_number"] == 2
         server.stop()
         store.check()

@@ -11,7 +11,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import apsw
 import pytest
 
 from tests.clocks import moment
@@ -19,6 +18,7 @@ from tests.http.launching import Server
 from tests.http.shapes import OK, fits
 from tests.http.stores import TABLE, Store
 from tests.http.wire import refused, request
+from tests.programs import connect
 
 GAPS = {"has_gaps": bool, "gap_keys": list, "candidate_truncated": bool}
 OPERATION = {
@@ -64,7 +64,7 @@ def b64(value: bytes) -> str:
 def test_what_another_program_does_by_sql_is_seen_at_once_and_is_in_the_history(table: Store) -> None:
     table.put("a", b"one")
     before = timestamp(moment())
-    with closing(apsw.Connection(str(table.db))) as program:
+    with closing(connect(table.db)) as program:
         program.execute(f"UPDATE {TABLE} SET value = 'two'")
         program.execute(f"INSERT INTO {TABLE} (key, value) VALUES ('b', '[1]')")
     answer = table.ask("GET", "a")

@@ -12,6 +12,7 @@ import pytest
 
 import kvfs
 from tests import invariants, nasty
+from tests.programs import connect
 
 TABLE = "t"
 
@@ -47,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def execute(path: Path, statement: str) -> None:
-    with closing(apsw.Connection(str(path))) as connection:
+    with closing(connect(path)) as connection:
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
         connection.execute(statement)
 
