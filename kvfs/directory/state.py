@@ -253,12 +253,7 @@ class State:
 
     def commit_log(self) -> None:
         """Make the log durable; the lock stays."""
-        try:
-            self._writing.execute("COMMIT")
-        except apsw.IOError as exc:
-            raise DatabaseError(f"Cannot commit: {exc}", outcome="unknown") from exc
-        except apsw.Error as exc:
-            raise sqlite.translate(exc, "commit") from exc
+        sqlite.commit(self._writing)
 
     def commit_index(self, applied_seq: int) -> None:
         """The ops up to `applied_seq` are in their files; let go of the lock."""

@@ -19,8 +19,8 @@ class Disk:
 
     def fill(self, *, leave: int = 0) -> None:
         """Leave so many bytes free, or fewer where others write meanwhile."""
-        status = os.statvfs(self.path)
         with (self.path / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+            status = os.statvfs(self.path)
             filler.write(b"\0" * (status.f_bavail * status.f_frsize - leave))
 
     def clear(self) -> None:
