@@ -14,7 +14,7 @@ from types import TracebackType
 from tests.polling import eventually
 
 ROOT = Path(__file__).resolve().parents[1]
-START_S = 20.0
+START_S = 60.0
 _URL = re.compile(r"http://([0-9.]+):([0-9]+)")
 
 
