@@ -65,14 +65,16 @@ class Measured(NamedTuple):
 
 
 def run(load: Load, seconds: int, *, cpu: int | None, delay_ms: int = 0) -> Measured:
-    """Have wrk ask for a while, from one thread on `cpu`; `delay_ms`: each connection waits between requests.
+    """Have wrk ask for a while, from one thread on `cpu`.
 
+    With `delay_ms` each connection waits between requests, for so long in the mean: at random, so that they
+    come as those of many clients do, and not all at once.
     Raises `RuntimeError` where any answer was no success.
     """
     script = _SCRIPT % {
         "requests": ",".join(_lua(each.text()) for each in load.requests),
         "count": load.random,
-        "delay": f"function delay() return {delay_ms} end" if delay_ms else "",
+        "delay": f"function delay() return math.random(0, {2 * delay_ms}) end" if delay_ms else "",
         "seed": load.port,
     }
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:

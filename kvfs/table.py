@@ -40,7 +40,7 @@ from kvfs.model import (
 )
 from kvfs.oplog import LogReader, OpLog, can_be_cached
 from kvfs.retention import Standing
-from kvfs.sqlite import SqlValue, fetch, has_table, quoted, sql_value
+from kvfs.sqlite import SqlValue, fetch, has_table, json_text, quoted, sql_value
 from kvfs.store import Cut, EmptyReader, Log, Reader, SelfContained, Step, TooHeavy, Unsettled, Walk
 from kvfs.triggers import EXPIRE_MAX_MS, Triggers
 from kvfs.valueops import missing
@@ -76,10 +76,16 @@ class TableStore(SelfContained):
         self._database = database
         self._log = OpLog(name)
         self._triggers = Triggers(name, self._log.table)
+        # Of the batch that is being decided.
+        self._ahead: dict[str, KeyState] = {}
         table = quoted(name)
         self._schema = _SCHEMA.format(table=table, index=quoted(f"kvfs_expiry_{name}"))
         row = "content_type, created_at, updated_at, expire_at, op_number"
         self._get = f"SELECT {_SMALL}, octet_length(value), {row} FROM {table} WHERE key = ?"
+        self._get_many = (
+            f"SELECT key, NULL, octet_length(value), {row} FROM {table}"
+            " WHERE key IN (SELECT value FROM json_each(?))"
+        )
         self._get_value = f"SELECT {_VALUE} FROM {table} WHERE key = ?"
         # Not INSERT OR REPLACE: that moves the row to a new place, and dirties more pages.
         self._put = (
@@ -183,15 +189,35 @@ class TableStore(SelfContained):
 
     def tail(self) -> tuple[int, int]:
         connection = self._database.connection
+        self._ahead = {}
         with sqlite.errors():
             # What was there once is looked for again when any program has changed the schema.
             if self._schema_version != _schema_version(connection):
                 self._there = self._look()
             return self._log.tail(connection) if self._there else (0, 0)
 
+    def prefetch(self, keys: Sequence[str]) -> None:
+        if not self._there:
+            return
+        connection = self._database.connection
+        with sqlite.errors():
+            rows = fetch(connection, self._get_many, (json_text(keys),))
+            self._ahead = {row[0]: KeyState(_entry(row[0], row[1:]), row[-1]) for row in rows}
+            gone = self._log.last_facts(connection, [key for key in keys if key not in self._ahead])
+        for key in keys:
+            if key not in self._ahead:
+                op = gone.get(key)
+                self._ahead[key] = (
+                    KeyState(None, 0)
+                    if op is None
+                    else KeyState(None, op.op_number, expired=op.op_type is OpType.EXPIRE)
+                )
+
     def load(self, key: str) -> KeyState:
         if not self._there:
             return KeyState(None, 0)
+        if self._ahead and (ahead := self._ahead.get(key)) is not None:
+            return ahead
         connection = self._database.connection
         try:
             rows = connection.execute(self._get, (key,)).fetchall()

@@ -18,6 +18,7 @@ from kvfs.errors import CasMismatch, FileSystemError, ImportConflict, NotFound, 
 from kvfs.model import (
     INLINE_MAX_BYTES,
     NS,
+    UNCONDITIONAL,
     BatchDelete,
     BatchSet,
     Change,
@@ -297,7 +298,10 @@ class Transaction:
     def _batch_set(self, write: BatchSet) -> tuple[WriteResult, ...]:
         failed: list[str] = []
         current_etag: object = None
+        self._store.prefetch([item.key for item in write.items if item.key not in self._states])
         for item in write.items:
+            if item.conditions is UNCONDITIONAL:
+                continue
             try:
                 valueops.check_conditions(item.conditions, self._situation(item.key))
             except CasMismatch as exc:
@@ -310,6 +314,7 @@ class Transaction:
 
     def _batch_delete(self, write: BatchDelete) -> tuple[WriteResult, ...]:
         results = []
+        self._store.prefetch([key for key in write.keys if key not in self._states])
         with self.whole():
             for key in write.keys:
                 try:

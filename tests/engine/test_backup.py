@@ -51,8 +51,8 @@ def writing(store: Handle, *, history: bool) -> Iterator[None]:
         while not stop.is_set():
             number += 1
             store.set(f"{name}/{number % 5}", b"%d" % number, history=history)
-            if number % 7 == 0:
-                store.set(f"{name}/large", b"%d " % number * 150_000)
+            if number % 31 == 0:
+                store.set(f"{name}/large", b"%d " % number * 60_000)
 
     threads = [threading.Thread(target=write, args=(f"w{each}",)) for each in range(WRITERS)]
     for thread in threads:
@@ -71,7 +71,7 @@ def test_a_copy_under_writes_is_what_there_was_at_one_moment(
 ) -> None:
     with place.store() as store, writing(store, history=history):
         eventually(lambda: len([*store.keys()]) > 10, 20, "there is something to copy")
-        for number in range(3):
+        for number in range(2):
             to = tmp_path / f"copy{number}"
             assert backup(place.db, str(to)) == str(to)
             log = copied(place, to)

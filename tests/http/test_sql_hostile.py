@@ -252,6 +252,6 @@ def test_a_view_cannot_do_what_sql_cannot(prey: Prey) -> None:
 def test_sixteen_at_once_take_twice_as_much_at_most(prey: Prey) -> None:
     body = {"transaction": [{"query": f"{ENDLESS} SELECT randomblob(4000000), n FROM c"}]}
     with ThreadPoolExecutor(16) as threads:
-        for answer in threads.map(lambda _: prey.file.send(body, timeout=2), range(32)):
+        for answer in threads.map(lambda _: prey.file.send(body, timeout=1), range(32)):
             told(answer)
     prey.check(2 * MEMORY_MIB)

@@ -118,7 +118,7 @@ def test_too_many_at_once_are_told_so(tmp_path: Path) -> None:
         file = SqlFile(server, tmp_path / "data" / "a.db")
         connections = [stack.enter_context(server.connect()) for _ in range(200)]
         for connection in connections:
-            connection.send(request("GET", target_of(f"{BASE}/query", db=file.path, sql=ENDLESS, timeout=10)))
+            connection.send(request("GET", target_of(f"{BASE}/query", db=file.path, sql=ENDLESS, timeout=4)))
         codes = {connection.answer().json()["code"] for connection in connections}
         assert codes == {"DEADLINE_EXCEEDED", "OVERLOADED"}
         assert file.select("SELECT 1").status == 200
