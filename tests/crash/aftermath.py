@@ -70,4 +70,5 @@ def counted_once(log: list[Logged], acknowledged: Acknowledged, *, unanswered: i
     assert counts == [b"%d" % number for number in range(1, len(counts) + 1)]
     doubtful = sum(ack.key == COUNTER for ack in acknowledged.doubtful)
     answered = sum(ack.key == COUNTER for ack in acknowledged.acks) - doubtful
-    assert answered <= len(counts) <= answered + doubtful + unanswered
+    most = answered + doubtful + unanswered
+    assert answered <= len(counts) <= most, f"{len(counts)} counted, of {answered} to {most}"

@@ -79,7 +79,7 @@ def store(tmp_path: Path) -> Path:
     [
         (Acknowledged(refused=[{"k": ONE}]), "refused"),
         (Acknowledged(unknown=[{"k": ONE, "other": ONE}]), "by half"),
-        (Acknowledged(acks=[Ack(COUNTER, 3, THREE)]), "3 <= 2"),
+        (Acknowledged(acks=[Ack(COUNTER, 3, THREE)]), "2 counted, of 3"),
     ],
     ids=["a refused write", "half a batch", "a counter"],
 )
