@@ -72,24 +72,23 @@ class Blobs:
     def keep(self, value: Value, sha256: bytes) -> None:
         """Make a blob, if it is not there yet, and make it durable. Raises OSError."""
         path = self.path(sha256)
-        if os.path.exists(path):
-            # It may be of a commit that failed between its making and the disk.
-            disk.sync(path)
-            return
         home = os.path.dirname(path)
-        if not os.path.isdir(home):
-            os.makedirs(home, exist_ok=True)
-            disk.sync(self._folder)
-            disk.sync(os.path.dirname(self._folder))
+        if os.path.exists(path):
+            # What is in it was durable before it had its name, which may be of a process that was killed.
+            disk.sync(home)
+            return
+        # What could not be made durable is taken away: found there the next time, it would be believed.
+        self._make_home(home)
         temporary = os.path.join(self._folder, _NEW + secrets.token_hex(8))
         try:
             _write(temporary, value)
             os.rename(temporary, path)
+            disk.sync(home)
         except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
+            for made in (temporary, path):
+                with suppress(OSError):
+                    os.unlink(made)
             raise
-        disk.sync(home)
 
     def drop(self, sha256: bytes) -> int:
         """Remove a blob that no op names; how many bytes it had, 0 where there is none. Raises OSError."""
@@ -121,6 +120,18 @@ class Blobs:
             return []
         return [os.path.join(self._folder, name) for name in names if name.startswith(_NEW)]
 
+    def _make_home(self, home: str) -> None:
+        if os.path.isdir(home):
+            return
+        os.makedirs(home, exist_ok=True)
+        try:
+            disk.sync(self._folder)
+            disk.sync(os.path.dirname(self._folder))
+        except BaseException:
+            with suppress(OSError):
+                os.rmdir(home)
+            raise
+
     def path(self, sha256: bytes) -> str:
         """Where the blob with this hash lies."""
         name = sha256.hex()
@@ -134,6 +145,6 @@ def _write(path: str, value: Value) -> None:
             disk.write_all(fd, value)
         else:
             value.copy_to(fd)
-        os.fsync(fd)
+        disk.sync_open(fd)
     finally:
         os.close(fd)

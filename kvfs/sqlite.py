@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -24,6 +24,7 @@ from kvfs.errors import (
     Overloaded,
     PayloadTooLarge,
     StorageFull,
+    from_os_error,
 )
 
 T = TypeVar("T")
@@ -34,6 +35,9 @@ SIDE_FILES: Final = ("-wal", "-shm", "-journal")
 """How the names end of what SQLite keeps beside a database."""
 
 SQLITE_VERSION: Final = apsw.sqlite_lib_version()
+
+MAX_PROBLEMS: Final = 100
+"""How many problems a check tells of."""
 
 _STATEMENTS_CACHED: Final = 200
 _CACHE_KIB: Final = 8192
@@ -47,6 +51,7 @@ _WAL_BYTES: Final = 8 << 20
 _COPY_PAGES: Final = 4096
 _STEPS_UNCHECKED: Final = 20_000
 _UNTOUCHED_WAIT_MS: Final = 1000
+_FAILED_SYNCS: Final = frozenset({apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC})
 
 
 def connect(
@@ -71,7 +76,8 @@ def connect(
     if create:
         flags |= apsw.SQLITE_OPEN_CREATE
     with naming(path):
-        return _connected(
+        log_is_new = not os.path.exists(f"{path}-wal")
+        connection = _connected(
             path,
             flags,
             create=create,
@@ -80,6 +86,9 @@ def connect(
             accept=accept,
             deadline=deadline,
         )
+        if log_is_new and synchronous == "FULL" and not readonly:
+            _sync_names(connection, path)
+        return connection
 
 
 @contextmanager
@@ -152,6 +161,15 @@ def _connected(
     return connection
 
 
+def _sync_names(connection: apsw.Connection, path: str) -> None:
+    """Have a new database and its write-ahead log found after a power cut. SQLite hides it if that fails."""
+    try:
+        disk.sync(os.path.dirname(path) or ".")
+    except OSError as exc:
+        connection.close()
+        raise from_os_error(exc, f"open {path}") from exc
+
+
 def _page_bytes(connection: apsw.Connection) -> int:
     return int(connection.pragma("page_size"))
 
@@ -202,7 +220,8 @@ def commit(connection: apsw.Connection, *, can_cache: bool = True) -> None:
         connection.execute("COMMIT", can_cache=can_cache)
     except apsw.IOError as exc:
         # The commit record may have reached the disk before the sync of it failed.
-        raise DatabaseError(f"Cannot commit: {exc}", outcome="unknown") from exc
+        error = translate(exc, "commit")
+        raise type(error)(error.message, outcome="unknown", **error.details) from exc
     except apsw.Error as exc:
         raise translate(exc, "commit") from exc
 
@@ -215,6 +234,11 @@ def limit_memory(most_bytes: int) -> None:
     """
     apsw.hard_heap_limit(most_bytes)
     apsw.soft_heap_limit(most_bytes // 3)
+
+
+def is_failed_sync(error: BaseException) -> bool:
+    """Whether an error is SQLite's word for an fsync that failed."""
+    return getattr(error, "extendedresult", apsw.SQLITE_OK) in _FAILED_SYNCS
 
 
 def is_damage(error: KvfsError) -> bool:
@@ -407,6 +431,33 @@ def checkpoint(connection: apsw.Connection) -> None:
     for mode in (apsw.SQLITE_CHECKPOINT_PASSIVE, apsw.SQLITE_CHECKPOINT_TRUNCATE):
         with suppress(Overloaded), errors("checkpoint"):
             connection.wal_checkpoint(mode=mode)
+
+
+def check(connection: apsw.Connection, *, quick: bool) -> list[str]:
+    """What is wrong with a database, as SQLite tells it, `MAX_PROBLEMS` at most; nothing in a sound one."""
+    pragma = "quick_check" if quick else "integrity_check"
+    try:
+        told = [str(row[0]) for row in fetch(connection, f"PRAGMA {pragma}({MAX_PROBLEMS})")]
+    except apsw.CorruptError as exc:
+        # So damaged that not even this can be told in full.
+        return [str(exc)]
+    return [] if told == ["ok"] else told
+
+
+def watch_checkpoints(connection: apsw.Connection, watching: AbstractContextManager[None]) -> None:
+    """Checkpoint when the write-ahead log is large, as SQLite does by itself; but errors pass `watching`.
+
+    SQLite keeps them to itself, since the commit that came before is durable: it copies all of it again then.
+    """
+    most_frames = _WAL_BYTES // _page_bytes(connection)
+
+    def committed(connection: apsw.Connection, _name: str, frames: int) -> int:
+        if frames >= most_frames:
+            with suppress(apsw.Error), watching:
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        return apsw.SQLITE_OK
+
+    connection.set_wal_hook(committed)
 
 
 def files_of(path: str) -> list[str]:

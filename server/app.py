@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import Final
 
@@ -44,7 +44,7 @@ from server.gate import Gate, check_site
 from server.logs import of_request
 from server.params import Params
 from server.peers import Peers
-from server.protocol import Server
+from server.protocol import Bounds, Server
 from server.reply import CLIENT_GONE, Reply
 from server.request import Request
 from server.router import Router, split_target
@@ -87,6 +87,7 @@ class Settings:
     """How often a quiet stream of changes shows that it lives."""
     feed_stall_s: float = 20.0
     """A stream whose client takes nothing for so long is ended."""
+    bounds: Bounds = field(default_factory=Bounds)
     config: Config = field(default_factory=Config)
 
 
@@ -282,7 +283,7 @@ async def serve(settings: Settings, announce: Callable[[str], None], worker: Wor
     try:
         app = App(engine, loop, settings, gate, worker)
         log = AccessLog(sys.stdout.buffer) if settings.access_log else None
-        server = Server(app.handle, app.refuse, log)
+        server = Server(app.handle, app.refuse, _with_descriptors(settings.bounds), log)
         app.connections = lambda: len(server.connections)
         runner = web.ServerRunner(server, shutdown_timeout=_CONNECTIONS_END_S)
         await runner.setup()
@@ -311,6 +312,12 @@ async def serve(settings: Settings, announce: Callable[[str], None], worker: Wor
             app.close()
     finally:
         await _close(engine)
+
+
+def _with_descriptors(bounds: Bounds) -> Bounds:
+    """The bounds, with no more connections than half of what the process may have open."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return replace(bounds, connections=min(bounds.connections, descriptors // 2))
 
 
 def _sites(runner: web.ServerRunner, settings: Settings, worker: Worker | None) -> list[web.BaseSite]:

@@ -78,6 +78,11 @@ class Params:
             self._target = Target(self.db(), self.text("table"), self._create())
         return self._target
 
+    @property
+    def whose(self) -> str:
+        """What tells requests for one database from those for others: `db` as it is given, right or wrong."""
+        return str(self._given.get("db", ""))
+
     def db(self, name: str = "db") -> str:
         """A database path; what is allowed is for `kvfs.paths` to say."""
         db = self._text(name)

@@ -9,6 +9,7 @@
 <table>.blobs/  durable: large values of the op-log, see `kvfs.blobs`
 <table>.index   disposable: see `kvfs.directory.index`
 <table>.oplog.damaged-<time>    a damaged op-log that was set aside, see `kvfs.directory.repair`
+<table>.doubt   there while what the disk has is in doubt: why, see `kvfs.doubt`
 <table>.lock    held by whoever is writing, from before the first look at a file until the index tells
                 of the last one; so of two processes on one folder only one writes at a time
 tmp/<table>/    files on their way to their places: on the file system of the keys, so beside the folder
@@ -104,6 +105,10 @@ class Home:
     @property
     def lock(self) -> str:
         return os.path.join(self.path, f"{self.table}.lock")
+
+    @property
+    def doubt(self) -> str:
+        return os.path.join(self.path, f"{self.table}.doubt")
 
     @property
     def watch(self) -> str:
@@ -268,12 +273,7 @@ class State:
 
     def commit_log(self) -> None:
         """Make the log durable; the lock stays."""
-        try:
-            self._writing.execute("COMMIT")
-        except apsw.IOError as exc:
-            raise DatabaseError(f"Cannot commit: {exc}", outcome="unknown") from exc
-        except apsw.Error as exc:
-            raise sqlite.translate(exc, "commit") from exc
+        sqlite.commit(self._writing)
 
     def commit_index(self, applied_seq: int) -> None:
         """The ops up to `applied_seq` are in their files; let go of the lock."""
