@@ -15,10 +15,10 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3 python3.12 python3.13 pytho
 	$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format examples reference bench soak soak-tests lock clean
+.PHONY: help serve test check format examples reference stores bench fuzz soak soak-tests lock clean
 
 help:
-	@echo "targets: serve test check format examples reference bench soak soak-tests lock clean"
+	@echo "targets: serve test check format examples reference stores bench fuzz soak soak-tests lock clean"
 	@echo "  soak        servers put through faults, for ten minutes; more by ARGS=\"--minutes 60\""
 	@echo "  soak-tests  the tests that take too long for test"
 
@@ -39,6 +39,10 @@ soak: $(READY)
 soak-tests: $(READY)
 	@$(BIN)/python -m pytest -m soak --timeout=3600 $(ARGS)
 
+# Made-up inputs for all that reads what others write: make fuzz ARGS="--inputs 1000000 --seed 7".
+fuzz: $(READY)
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
 check: $(READY)
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
@@ -56,6 +60,10 @@ examples: $(READY)
 # What the documents say of commands and options, from the commands themselves.
 reference: $(READY)
 	@$(BIN)/python -m tests.docs.reference
+
+# Small stores of a format of files that is new, for later versions to read; see fixtures/README.md.
+stores: $(READY)
+	@$(BIN)/python -m tests.upgrades.making
 
 # kvfs beside its peers: make bench ARGS=--short takes less than a minute, and writes nothing down.
 ARGS_OF_BENCH = $(or $(ARGS),--write docs/benchmarks.md)

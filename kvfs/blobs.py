@@ -8,6 +8,7 @@ file that others may write to. Values that are equal share one.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from contextlib import suppress
 from typing import Final
 
 from kvfs import disk
-from kvfs.model import FileValue, Value
+from kvfs.model import FileValue, Value, value_hash
 
 BLOB_MIN_BYTES: Final = (1 << 20) + 1
 """Values from this size on are kept as blobs."""
@@ -27,19 +28,26 @@ _NEW: Final = ".new-"
 class BlobValue(FileValue):
     """A value that lies in a file of its own, which is opened when it is read, also after it was closed.
 
-    Whoever drops it closes it.
+    Whoever drops it closes it. To read one that is not what its hash says raises OSError.
     """
 
-    __slots__ = ("_path",)
+    __slots__ = ("_path", "_sha256")
 
-    def __init__(self, path: str, size: int) -> None:
+    def __init__(self, path: str, size: int, sha256: bytes) -> None:
         super().__init__(-1, size)
         self._path = path
+        self._sha256 = sha256
 
     @property
     def fd(self) -> int:
+        """The open file, which has been read whole and is what its hash says. Raises OSError."""
         if self._fd < 0:
-            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            # What it reads does not belong to it.
+            if value_hash(FileValue(fd, self.size)) != self._sha256:
+                os.close(fd)
+                raise OSError(errno.EIO, "the blob is damaged", self._path)
+            self._fd = fd
         return self._fd
 
     def copy_to(self, fd: int) -> None:
@@ -59,29 +67,28 @@ class Blobs:
 
     def value(self, sha256: bytes, size: int) -> BlobValue:
         """The value with this hash. That it is missing shows when it is read: FileNotFoundError."""
-        return BlobValue(self.path(sha256), size)
+        return BlobValue(self.path(sha256), size, sha256)
 
     def keep(self, value: Value, sha256: bytes) -> None:
         """Make a blob, if it is not there yet, and make it durable. Raises OSError."""
         path = self.path(sha256)
-        if os.path.exists(path):
-            # It may be of a commit that failed between its making and the disk.
-            disk.sync(path)
-            return
         home = os.path.dirname(path)
-        if not os.path.isdir(home):
-            os.makedirs(home, exist_ok=True)
-            disk.sync(self._folder)
-            disk.sync(os.path.dirname(self._folder))
+        if os.path.exists(path):
+            # What is in it was durable before it had its name, which may be of a process that was killed.
+            disk.sync(home)
+            return
+        # What could not be made durable is taken away: found there the next time, it would be believed.
+        self._make_home(home)
         temporary = os.path.join(self._folder, _NEW + secrets.token_hex(8))
         try:
             _write(temporary, value)
             os.rename(temporary, path)
+            disk.sync(home)
         except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
+            for made in (temporary, path):
+                with suppress(OSError):
+                    os.unlink(made)
             raise
-        disk.sync(home)
 
     def drop(self, sha256: bytes) -> int:
         """Remove a blob that no op names; how many bytes it had, 0 where there is none. Raises OSError."""
@@ -92,6 +99,11 @@ class Blobs:
         except FileNotFoundError:
             return 0
         return size
+
+    def is_whole(self, sha256: bytes, size: int) -> bool:
+        """Whether a blob that is there is what its name says. Raises OSError."""
+        with FileValue(os.open(self.path(sha256), os.O_RDONLY | os.O_CLOEXEC), size) as value:
+            return value_hash(value) == sha256
 
     def kept(self) -> Iterator[bytes]:
         """The hashes of all blobs."""
@@ -108,6 +120,18 @@ class Blobs:
             return []
         return [os.path.join(self._folder, name) for name in names if name.startswith(_NEW)]
 
+    def _make_home(self, home: str) -> None:
+        if os.path.isdir(home):
+            return
+        os.makedirs(home, exist_ok=True)
+        try:
+            disk.sync(self._folder)
+            disk.sync(os.path.dirname(self._folder))
+        except BaseException:
+            with suppress(OSError):
+                os.rmdir(home)
+            raise
+
     def path(self, sha256: bytes) -> str:
         """Where the blob with this hash lies."""
         name = sha256.hex()
@@ -121,6 +145,6 @@ def _write(path: str, value: Value) -> None:
             disk.write_all(fd, value)
         else:
             value.copy_to(fd)
-        os.fsync(fd)
+        disk.sync_open(fd)
     finally:
         os.close(fd)

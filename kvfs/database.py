@@ -10,8 +10,10 @@ from typing import Final
 
 import apsw
 
-from kvfs import disk, idempotency, sqlite
-from kvfs.errors import InvalidParameters, Overloaded, from_os_error
+from kvfs import disk, idempotency, sqlite, verification
+from kvfs.doubt import Doubt
+from kvfs.errors import DatabaseError, InvalidParameters, Overloaded, from_os_error
+from kvfs.registry import check_formats
 from kvfs.sqlite import ReadPool, Space
 from kvfs.status import DatabaseStatus
 
@@ -25,10 +27,13 @@ class Database:
     def __init__(self, path: str, *, create: bool = False) -> None:
         self.path = path
         deadline = time.monotonic() + _OPEN_WAIT_S
-        self._writing = sqlite.connect(path, create=create, shrinkable=True, deadline=deadline)
+        self._writing = sqlite.connect(
+            path, create=create, shrinkable=True, accept=check_formats, deadline=deadline
+        )
         self._reading = ReadPool(path)
         self._identity: tuple[int, int] | None = None
         self._closed = False
+        self.doubt = Doubt(path, DatabaseError)
         self._close_lock = threading.Lock()
         self.light = False
         """Whether the batch under way must do nothing that may take long."""
@@ -36,6 +41,7 @@ class Database:
             with sqlite.errors():
                 # What SQL does to a KV table is logged by triggers; what this does, by itself.
                 self._writing.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
+                sqlite.watch_checkpoints(self._writing, self.doubt)
                 self.readonly = self._writing.readonly("main")
                 if self._writing.pragma("encoding") != "UTF-8":
                     raise InvalidParameters("The database's text encoding is not UTF-8")
@@ -60,6 +66,7 @@ class Database:
 
     def begin(self, *, light: bool) -> None:
         self.light = light
+        self.doubt.check()
         with sqlite.errors("begin a transaction"):
             self._writing.execute("BEGIN" if self.readonly else "BEGIN IMMEDIATE")
         try:
@@ -69,7 +76,8 @@ class Database:
             raise
 
     def commit(self) -> None:
-        sqlite.commit(self._writing)
+        with self.doubt:
+            sqlite.commit(self._writing)
 
     def finish(self) -> None:
         return None
@@ -108,8 +116,12 @@ class Database:
             return sqlite.give_back(self._writing, pages)
 
     def checkpoint(self) -> None:
-        with self._reading.borrow() as connection:
+        with self.doubt, self._reading.borrow() as connection:
             sqlite.checkpoint(connection)
+
+    def verify(self) -> None:
+        verification.verify(self.path)
+        self.doubt.dispel()
 
     # --- being there -----------------------------------------------------------------------------------
 
@@ -118,7 +130,9 @@ class Database:
         return False
 
     def status(self) -> DatabaseStatus:
-        return DatabaseStatus(self.path, sqlite.size_bytes(self.path), self.readonly)
+        reason = self.doubt.reason
+        size_bytes = sqlite.size_bytes(self.path)
+        return DatabaseStatus(self.path, size_bytes, self.readonly or reason is not None, reason)
 
     def replaced(self) -> bool:
         return disk.identity(self.path) != self._identity

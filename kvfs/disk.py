@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+from contextlib import suppress
+from typing import Final
 
 from kvfs.errors import InvalidParameters, from_os_error
+
+# So a file or a file system says that it knows no syncing at all; nothing has failed then.
+_NO_SYNCING: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EROFS})
+
+
+class SyncFailed(OSError):
+    """A sync has failed. What was to be synced may be lost, also where the next sync succeeds."""
+
+
+def sync_error(error: OSError) -> OSError:
+    """What to raise for a sync that ended so."""
+    return error if error.errno in _NO_SYNCING else SyncFailed(error.errno, error.strerror)
 
 
 def identity(path: str) -> tuple[int, int] | None:
@@ -18,12 +33,33 @@ def identity(path: str) -> tuple[int, int] | None:
 
 
 def sync(path: str, *, dir_fd: int | None = None) -> None:
-    """Make a file durable, or a folder's names."""
+    """Make a file durable, or a folder's names. Raises OSError, `SyncFailed`."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
-        os.fsync(fd)
+        sync_open(fd)
     finally:
         os.close(fd)
+
+
+def sync_open(fd: int) -> None:
+    """Make an open file durable. Raises OSError, `SyncFailed`."""
+    try:
+        os.fsync(fd)
+    except OSError as exc:
+        raise sync_error(exc) from exc
+
+
+def drop_cached(path: str) -> None:
+    """Have a file that is open in this process read from the disk again, as far as its pages are synced.
+
+    Another descriptor of it is borrowed: to open and close one would drop the locks that SQLite has on it.
+    """
+    status = os.stat(path)
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(int(name)), status):
+                os.posix_fadvise(int(name), 0, 0, os.POSIX_FADV_DONTNEED)
+                return
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -11,9 +11,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final
 
@@ -35,16 +34,15 @@ from kvfs.handle import Handle
 from kvfs.model import NS, Clock, Write
 from kvfs.openers import OPENERS, Opener, make_folder
 from kvfs.paths import Kind, Location, Paths, check_table
-from kvfs.pending import Pending
 from kvfs.sql.database import SqlDatabase, rehearse
 from kvfs.sql.handle import SqlHandle
 from kvfs.sql.interrupts import Interrupter
 from kvfs.sql.model import Failure, Item, MakeRows
 from kvfs.sql.query_log import QueryLog, query_log_in
-from kvfs.status import EngineStatus, OpenStatus
-from kvfs.store import Store, Volume
+from kvfs.status import EngineStatus, Openings, OpenStatus
 from kvfs.transaction import check_on_nothing
-from kvfs.writer import Batch, Turn, Writer
+from kvfs.volumes import TEND_S, OpenVolume
+from kvfs.writer import Turn, Writer
 
 _LOG = logging.getLogger("kvfs.engine")
 
@@ -52,54 +50,9 @@ _TICK_S: Final = 1.0
 _CHECKPOINT_EVERY_TICKS: Final = 5
 _FORGET_EVERY_TICKS: Final = 600
 _LEASE_WAIT_S: Final = 10.0
-_TEND_S: Final = 3.0
 _RETAIN_S: Final = 0.1
 _CACHED_NAMES: Final = 10_000
 _FAILURES_KEPT: Final = 100
-
-
-@dataclass(slots=True, eq=False)
-class _Open:
-    """An open volume, `location` being where its first store lies.
-
-    `users` and `used` are guarded by the engine's lock, `handles` by the path's.
-    """
-
-    key: str
-    location: Location
-    volume: Volume
-    store: Callable[[str], Store]
-    writer: Writer
-    sql: SqlDatabase | None
-    handles: dict[str, Handle] = field(default_factory=dict)
-    users: int = 0
-    used: float = 0.0
-    expiring: Pending[int] | None = None
-    syncing: Pending[None] | None = None
-
-    def sync(self) -> Pending[None] | None:
-        """Make durable what commits left to be written later; what this returns is done when it is noted."""
-        mark = self.volume.sync()
-        if mark is None:
-            return None
-        return self.submit(lambda batch: batch.synced(mark))
-
-    def submit(self, run: Callable[[Batch], None]) -> Pending[None]:
-        """Have something done in the background; not for longer than `_TEND_S`, if another program locks."""
-        return self.writer.submit(run, deadline=time.monotonic() + _TEND_S, heavy=True)
-
-    def close(self) -> None:
-        try:
-            syncing = self.sync()
-            if syncing is not None:
-                syncing.result()
-        except KvfsError as exc:
-            # Whatever the last checkpoint misses is in the op-log.
-            _LOG.warning("cannot checkpoint %s: %s", self.key, exc.message)
-        self.writer.close()
-        if self.sql is not None:
-            self.sql.close()
-        self.volume.close()
 
 
 class Lease:
@@ -107,9 +60,9 @@ class Lease:
 
     __slots__ = ("_engine", "_open", "handle")
 
-    def __init__(self, engine: Engine, opened: _Open, handle: Handle) -> None:
+    def __init__(self, engine: Engine, opened: OpenVolume, handle: Handle) -> None:
         self._engine = engine
-        self._open: _Open | None = opened
+        self._open: OpenVolume | None = opened
         self.handle = handle
 
     @property
@@ -160,11 +113,11 @@ class Engine:
         self.clock = clock
         self.queries = QueryLog(queries or query_log_in(paths.data_dir))
         self.interrupter = Interrupter(max_temp_bytes=self.config.sql_max_temp_bytes)
-        # Guards `_volumes`, `_names`, `_failed`, `_closed` and the counters in `_Open`; held for moments.
+        # Guards `_volumes`, `_names`, `_failed`, `_closed` and counters in `OpenVolume`; held for moments.
         self._lock = threading.Lock()
         self._released = threading.Condition(self._lock)
-        self._volumes: dict[str, _Open] = {}
-        self._names: dict[tuple[str, str | None], tuple[_Open, Handle]] = {}
+        self._volumes: dict[str, OpenVolume] = {}
+        self._names: dict[tuple[str, str | None], tuple[OpenVolume, Handle]] = {}
         self._failed: dict[str, str] = {}
         # One lock a path: opening, closing and deleting a volume never overlap. Taken before `_lock`.
         self._path_locks: dict[str, threading.Lock] = {}
@@ -259,11 +212,14 @@ class Engine:
                     opened.users -= 1
                 self._released.notify_all()
 
-    def openings(self) -> tuple[Set[str], Set[str]]:
-        """What could not be opened when it was last asked for, and what is open: by paths."""
+    def openings(self) -> Openings:
+        """What is open, what could not be opened when it was last asked for, and what is in doubt."""
         failed = self._still_failed().keys() if self._failed else set()
         with self._lock:
-            return failed, set(self._volumes)
+            in_doubt = {
+                key for key, opened in self._volumes.items() if opened.volume.doubt.reason is not None
+            }
+            return Openings(failed, set(self._volumes), in_doubt)
 
     # --- databases as a whole ----------------------------------------------------------------------------
 
@@ -381,7 +337,7 @@ class Engine:
                 self._names[db, table] = (opened, handle)
         return Lease(self, opened, handle)
 
-    def _find(self, key: str) -> _Open | None:
+    def _find(self, key: str) -> OpenVolume | None:
         """The open volume, if it is still what lies at its path. The path's lock is held."""
         with self._lock:
             opened = self._volumes.get(key)
@@ -390,7 +346,7 @@ class Engine:
         self._retire(opened, Ending.REPLACED)
         return None
 
-    def _open(self, key: str, location: Location, *, create: bool) -> _Open:
+    def _open(self, key: str, location: Location, *, create: bool) -> OpenVolume:
         """Open a volume. The path's lock is held."""
         self._make_room()
         try:
@@ -412,7 +368,8 @@ class Engine:
             turn=self._turn,
         )
         sql = None if got.file is None else self._sql(got.file, writer)
-        opened = _Open(key, location, got.volume, got.store, writer, sql, used=time.monotonic())
+        opened = OpenVolume(key, location, got.volume, got.store, writer, sql, used=time.monotonic())
+        opened.verify_what_was_in_doubt()
         with self._lock:
             if not self._closed:
                 self._volumes[key] = opened
@@ -446,20 +403,20 @@ class Engine:
         with self._lock:
             if len(self._volumes) < self.config.max_open:
                 return
-            idle = [opened for opened in self._volumes.values() if not opened.users]
+            idle = [each for each in self._volumes.values() if each.can_go]
             if not idle:
                 raise Overloaded("Too many databases are in use", retry_after_s=1)
             opened = min(idle, key=lambda each: each.used)
             self._forget(opened)
         opened.close()
 
-    def _forget(self, opened: _Open) -> None:
+    def _forget(self, opened: OpenVolume) -> None:
         """Take a volume out of the registry. The engine's lock is held."""
         if self._volumes.get(opened.key) is opened:
             del self._volumes[opened.key]
         self._names = {name: known for name, known in self._names.items() if known[0] is not opened}
 
-    def _retire(self, opened: _Open, why: Ending) -> None:
+    def _retire(self, opened: OpenVolume, why: Ending) -> None:
         """Close a volume as soon as nobody uses it. Raises `Overloaded` where that takes too long."""
         with self._lock:
             self._forget(opened)
@@ -472,7 +429,7 @@ class Engine:
                 raise Overloaded("The database is in use", retry_after_s=1)
         opened.close()
 
-    def _release(self, opened: _Open) -> None:
+    def _release(self, opened: OpenVolume) -> None:
         with self._released:
             opened.users -= 1
             opened.used = time.monotonic()
@@ -499,7 +456,7 @@ class Engine:
                 with _tending(key):
                     self._follow(key, location)
 
-    def _tend(self, opened: _Open, *, checkpoint: bool, forget: bool) -> None:
+    def _tend(self, opened: OpenVolume, *, checkpoint: bool, forget: bool) -> None:
         if not opened.volume.watching and opened.volume.replaced():
             # Nothing of it will ever be asked for, and its disk space is taken until it is closed.
             self._close_unused(opened)
@@ -507,9 +464,11 @@ class Engine:
         with self._kept_open(opened) as is_open:
             if not is_open:
                 return
+            if opened.in_doubt():
+                return
             if opened.expiring is None or opened.expiring.done():
                 for handle in list(opened.handles.values()):
-                    opened.expiring = handle.reap(deadline=time.monotonic() + _TEND_S) or opened.expiring
+                    opened.expiring = handle.reap(deadline=time.monotonic() + TEND_S) or opened.expiring
             if checkpoint:
                 opened.volume.rest()
                 if opened.syncing is None or opened.syncing.done():
@@ -526,7 +485,7 @@ class Engine:
         if idle_s > self.config.idle_close_s and not pending:
             self._close_unused(opened)
 
-    def _close_unused(self, opened: _Open) -> None:
+    def _close_unused(self, opened: OpenVolume) -> None:
         """Close a volume, unless somebody is at it."""
         if opened.writer.busy:
             return
@@ -538,7 +497,7 @@ class Engine:
             opened.close()
 
     @contextmanager
-    def _kept_open(self, opened: _Open) -> Iterator[bool]:
+    def _kept_open(self, opened: OpenVolume) -> Iterator[bool]:
         """Keep a volume from being closed meanwhile, which counts as no use of it; False if it is closed."""
         with self._lock:
             is_open = self._volumes.get(opened.key) is opened
@@ -578,7 +537,8 @@ class Engine:
                 volumes = list(self._volumes.values())
             for opened in volumes:
                 with _tending(opened.key), self._kept_open(opened) as is_open:
-                    for handle in list(opened.handles.values()) if is_open else ():
+                    can_write = is_open and opened.volume.doubt.reason is None
+                    for handle in list(opened.handles.values()) if can_write else ():
                         handle.retain(time.monotonic() + _RETAIN_S)
 
 

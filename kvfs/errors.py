@@ -28,6 +28,7 @@
     │   └── Overloaded              OVERLOADED
     └── StorageFailure          what lies below failed
         ├── DatabaseError           DATABASE_ERROR
+        │   └── NewerFormat             NEWER_FORMAT
         ├── FileSystemError         FILE_SYSTEM_ERROR
         └── StorageFull             STORAGE_FULL
 
@@ -212,6 +213,12 @@ class DatabaseError(StorageFailure):
     """SQLite failed."""
 
     code = "DATABASE_ERROR"
+
+
+class NewerFormat(DatabaseError):
+    """What is there was written by a newer kvfs, in a format that this one does not know."""
+
+    code = "NEWER_FORMAT"
 
 
 class FileSystemError(StorageFailure):

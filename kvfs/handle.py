@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Final, TypeVar
 
-from kvfs import content_types, feed, limits, listing, timetravel
+from kvfs import content_types, feed, limits, listing, manykeys, timetravel
 from kvfs.config import Config
 from kvfs.cursor import Cursor
-from kvfs.errors import InvalidParameters, NotFound, Overloaded, PathConflict, PathIsDirectory
+from kvfs.errors import InvalidParameters, Overloaded, PathIsDirectory
 from kvfs.followers import Follower
 from kvfs.idempotency import fingerprint
 from kvfs.keys import check_key
@@ -58,6 +59,7 @@ T = TypeVar("T")
 Progress = Callable[[int, int], None]
 """Is told (files done, files in all) now and then."""
 
+_TOGETHER_ATTEMPTS: Final = 3
 _LIST_ATTEMPTS: Final = 20
 _LIST_PAUSE_S: Final = 0.005
 
@@ -144,20 +146,25 @@ class Handle:
             )
             return looking.wait(deadline)
 
-    def get_many(self, keys: Iterable[str], *, deadline: float | None = None) -> dict[str, Entry | None]:
-        """An entry for each key, None where there is none; values in memory."""
-        found: dict[str, Entry | None] = {}
-        for key in keys:
-            try:
-                entry = self.get(key, deadline=deadline)
-            except (NotFound, PathConflict):
-                found[key] = None
-                continue
-            if isinstance(entry.value, FileValue):
-                with entry.value:
-                    entry = entry.with_value(entry.value.read())
-            found[key] = entry
-        return found
+    def get_many(
+        self, keys: Iterable[str], *, max_bytes: int | None = None, deadline: float | None = None
+    ) -> dict[str, Entry | None]:
+        """An entry for each key, None where there is none; values in memory, all of one instant.
+
+        Raises `PayloadTooLarge` where the values are more than `max_bytes` together.
+        """
+        asked = [*dict.fromkeys(keys)]
+        for _ in range(_TOGETHER_ATTEMPTS):
+            found = manykeys.collect(asked, partial(self.get, deadline=deadline), max_bytes=max_bytes)
+            are_the_last = partial(manykeys.are_the_last, found, now_ns=self._clock())
+            if len(asked) < 2 or self._settler.look(are_the_last, deadline):
+                return found
+        # Others write all the time: in the writer's turn they wait.
+        return self._writer.submit(
+            lambda batch: manykeys.collect(asked, batch.on(self._store).entry, max_bytes=max_bytes),
+            deadline=deadline,
+            heavy=True,
+        ).wait(deadline)
 
     def list(self, query: listing.Query, *, deadline: float | None = None) -> listing.Page:
         """One page of keys, in byte order."""

@@ -32,9 +32,9 @@ with a TTL have one on `expire_ns`: a key may also change without an op. A log t
 Where an op with the flag 4 is the last of its key, there is no such key: the import that brought it has not
 got to the key's next op, or to its value.
 
-`kvfs_stores` names the logs of the file: (name, format, log_id). A log of a newer format is not opened.
-`log_id` is random, and tells a log from another at the same path. `kvfs_retention` says what is to be pruned
-and what was, see `kvfs.retention`: of a key always the first ops, never the last. Recovery is SQLite's own.
+`kvfs_stores` names the logs of the file and their formats, see `kvfs.registry`; `kvfs_retention` says what is
+to be pruned and what was, see `kvfs.retention`: of a key always the first ops, never the last. Recovery is
+SQLite's own.
 """
 
 from __future__ import annotations
@@ -45,14 +45,13 @@ from typing import Any, Final, NamedTuple, cast
 
 import apsw
 
-from kvfs import content_types, retention
+from kvfs import content_types, registry, retention
 from kvfs.blobs import BLOB_MIN_BYTES, Blobs
 from kvfs.errors import DatabaseError
 from kvfs.model import INLINE_MAX_BYTES, Entry, Op, OpType, Origin, Value, value_bytes, value_hash
 from kvfs.retention import Standing
-from kvfs.sqlite import SqlValue, fetch, has_table, json_text, quoted, sql_value
+from kvfs.sqlite import SqlValue, fetch, json_text, quoted, sql_value
 
-FORMAT: Final = 1
 GAP: Final = 1
 BLOB: Final = 2
 ABSENT: Final = 4
@@ -94,14 +93,6 @@ CREATE TABLE {table} (
 CREATE UNIQUE INDEX {index} ON {table} (key, op_number);
 CREATE INDEX {blobs} ON {table} (value_hash) WHERE flags & 2;
 CREATE INDEX {expiry} ON {table} (expire_ns) WHERE expire_ns IS NOT NULL;
-"""
-
-_REGISTRY: Final = """
-CREATE TABLE IF NOT EXISTS kvfs_stores (
-    name TEXT PRIMARY KEY COLLATE NOCASE,
-    format INTEGER NOT NULL,
-    log_id TEXT NOT NULL
-);
 """
 
 
@@ -216,26 +207,12 @@ class OpLog:
 
     def create(self, connection: apsw.Connection, log_id: str) -> None:
         """Make the log, inside the caller's transaction."""
-        connection.execute(_REGISTRY)
         connection.execute(self._schema)
-        connection.execute("INSERT INTO kvfs_stores VALUES (?, ?, ?)", (self.name, FORMAT, log_id))
+        registry.add(connection, self.name, log_id)
 
     def log_id(self, connection: apsw.Connection) -> str | None:
-        """The log's identity; None where there is no such log yet.
-
-        Raises `DatabaseError` for a log of a newer format than this program knows.
-        """
-        if not has_table(connection, "kvfs_stores"):
-            return None
-        rows = fetch(connection, "SELECT format, log_id FROM kvfs_stores WHERE name = ?", (self.name,))
-        if not rows:
-            return None
-        version, log_id = rows[0]
-        if version > FORMAT:
-            raise DatabaseError(
-                f"The op-log has format {version}, written by a newer kvfs; this one knows {FORMAT}"
-            )
-        return cast(str, log_id)
+        """The log's identity; None where there is no such log yet. Raises `NewerFormat`."""
+        return registry.log_id(connection, self.name)
 
     # --- writing --------------------------------------------------------------------------------------
 
@@ -504,7 +481,7 @@ class OpLog:
             value: Value | None = None
             if recorded and len(row) > _FACTS_COUNT:
                 if not flags & BLOB:
-                    value = row[-1]
+                    value = _whole(row[-1], digest, key, number)
                 elif self.blobs is not None:
                     value = self.blobs.value(digest, size)
             if unhashed is not None:
@@ -512,6 +489,13 @@ class OpLog:
                 content_type = content_type or content_types.detect(unhashed)
             entry = Entry(key, value, size, content_type, created_s, updated_s, expire_ns, number, digest)
         return Op(seq, key, number, OpType(op_type), Origin(origin), ts_ns, entry, recorded, ttl_s)
+
+
+def _whole(value: bytes | None, digest: bytes | None, key: str, number: int) -> bytes:
+    """The value of an op, which the log has unchanged. SQLite does not see a changed byte of a row."""
+    if value is None or (digest is not None and value_hash(value) != digest):
+        raise DatabaseError(f"The op-log is damaged: the value of op {number} of {key!r} is not what it was")
+    return value
 
 
 class LogReader:

@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -24,6 +24,7 @@ from kvfs.errors import (
     Overloaded,
     PayloadTooLarge,
     StorageFull,
+    from_os_error,
 )
 
 T = TypeVar("T")
@@ -34,6 +35,9 @@ SIDE_FILES: Final = ("-wal", "-shm", "-journal")
 """How the names end of what SQLite keeps beside a database."""
 
 SQLITE_VERSION: Final = apsw.sqlite_lib_version()
+
+MAX_PROBLEMS: Final = 100
+"""How many problems a check tells of."""
 
 _STATEMENTS_CACHED: Final = 200
 _CACHE_KIB: Final = 8192
@@ -47,6 +51,7 @@ _WAL_BYTES: Final = 8 << 20
 _COPY_PAGES: Final = 4096
 _STEPS_UNCHECKED: Final = 20_000
 _UNTOUCHED_WAIT_MS: Final = 1000
+_FAILED_SYNCS: Final = frozenset({apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC})
 
 
 def connect(
@@ -56,6 +61,7 @@ def connect(
     shrinkable: bool = False,
     readonly: bool = False,
     synchronous: Literal["FULL", "OFF"] = "FULL",
+    accept: Callable[[apsw.Connection], None] | None = None,
     deadline: float | None = None,
 ) -> apsw.Connection:
     """Open a database file in WAL mode; a busy one is tried until `deadline` (monotonic seconds).
@@ -63,15 +69,26 @@ def connect(
     The connection never waits for a lock by itself: `retry_busy` does, to a deadline. `synchronous=OFF`
     is for what can be made anew; everything else is FULL, since NORMAL loses commits in a power cut.
     A file that is made `shrinkable` can give free pages back to the file system: see `give_back`.
+    `accept` looks at the database before anything is changed; where it raises, nothing was.
     Raises `DatabaseNotFound`, `InvalidSqliteHeader`, `DatabaseError`, `Overloaded`.
     """
     flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE
     if create:
         flags |= apsw.SQLITE_OPEN_CREATE
     with naming(path):
-        return _connected(
-            path, flags, create=create, shrinkable=shrinkable, synchronous=synchronous, deadline=deadline
+        log_is_new = not os.path.exists(f"{path}-wal")
+        connection = _connected(
+            path,
+            flags,
+            create=create,
+            shrinkable=shrinkable,
+            synchronous=synchronous,
+            accept=accept,
+            deadline=deadline,
         )
+        if log_is_new and synchronous == "FULL" and not readonly:
+            _sync_names(connection, path)
+        return connection
 
 
 @contextmanager
@@ -101,9 +118,11 @@ def _connected(
     create: bool,
     shrinkable: bool,
     synchronous: Literal["FULL", "OFF"],
+    accept: Callable[[apsw.Connection], None] | None,
     deadline: float | None,
 ) -> apsw.Connection:
     readonly = bool(flags & apsw.SQLITE_OPEN_READONLY)
+    logged = os.path.exists(f"{path}-wal")
     try:
         connection = apsw.Connection(path, flags=flags, statementcachesize=_STATEMENTS_CACHED)
     except apsw.Error as exc:
@@ -116,6 +135,11 @@ def _connected(
             connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
             # The first statement reads the header: what is no database says so here.
             retry_busy(lambda: connection.pragma("schema_version"), deadline)
+            if accept is not None:
+                # To close the last connection is to write the log, if there was one, into the file.
+                connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(logged))
+                retry_busy(lambda: accept(connection), deadline)
+                connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
             if create and not retry_busy(lambda: connection.pragma("page_count"), deadline):
                 connection.pragma("page_size", _PAGE_BYTES)
                 if shrinkable:
@@ -135,6 +159,15 @@ def _connected(
         connection.close()
         raise
     return connection
+
+
+def _sync_names(connection: apsw.Connection, path: str) -> None:
+    """Have a new database and its write-ahead log found after a power cut. SQLite hides it if that fails."""
+    try:
+        disk.sync(os.path.dirname(path) or ".")
+    except OSError as exc:
+        connection.close()
+        raise from_os_error(exc, f"open {path}") from exc
 
 
 def _page_bytes(connection: apsw.Connection) -> int:
@@ -201,6 +234,11 @@ def limit_memory(most_bytes: int) -> None:
     """
     apsw.hard_heap_limit(most_bytes)
     apsw.soft_heap_limit(most_bytes // 3)
+
+
+def is_failed_sync(error: BaseException) -> bool:
+    """Whether an error is SQLite's word for an fsync that failed."""
+    return getattr(error, "extendedresult", apsw.SQLITE_OK) in _FAILED_SYNCS
 
 
 def is_damage(error: KvfsError) -> bool:
@@ -393,6 +431,33 @@ def checkpoint(connection: apsw.Connection) -> None:
     for mode in (apsw.SQLITE_CHECKPOINT_PASSIVE, apsw.SQLITE_CHECKPOINT_TRUNCATE):
         with suppress(Overloaded), errors("checkpoint"):
             connection.wal_checkpoint(mode=mode)
+
+
+def check(connection: apsw.Connection, *, quick: bool) -> list[str]:
+    """What is wrong with a database, as SQLite tells it, `MAX_PROBLEMS` at most; nothing in a sound one."""
+    pragma = "quick_check" if quick else "integrity_check"
+    try:
+        told = [str(row[0]) for row in fetch(connection, f"PRAGMA {pragma}({MAX_PROBLEMS})")]
+    except apsw.CorruptError as exc:
+        # So damaged that not even this can be told in full.
+        return [str(exc)]
+    return [] if told == ["ok"] else told
+
+
+def watch_checkpoints(connection: apsw.Connection, watching: AbstractContextManager[None]) -> None:
+    """Checkpoint when the write-ahead log is large, as SQLite does by itself; but errors pass `watching`.
+
+    SQLite keeps them to itself, since the commit that came before is durable: it copies all of it again then.
+    """
+    most_frames = _WAL_BYTES // _page_bytes(connection)
+
+    def committed(connection: apsw.Connection, _name: str, frames: int) -> int:
+        if frames >= most_frames:
+            with suppress(apsw.Error), watching:
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        return apsw.SQLITE_OK
+
+    connection.set_wal_hook(committed)
 
 
 def files_of(path: str) -> list[str]:

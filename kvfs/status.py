@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kvfs.histogram import Histogram
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseStatus:
-    """An open database file. `size_bytes` is with its write-ahead log."""
+    """An open database file. `size_bytes` is with its write-ahead log.
+
+    `in_doubt`: a sync has failed, and so; it is read-only until it has been verified.
+    """
 
     path: str
     size_bytes: int
     readonly: bool
+    in_doubt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +29,13 @@ class FolderStatus:
     `keys` and `folders` are what the index knows, each key being a file. `watcher` is "off", "starting",
     "watching", "scanning" (there can be no events) or "failed", with a `watcher_reason`. `reconciles` counts
     outside edits that were logged, `hits` and `misses` reads that the index could and could not answer. Times
-    are Unix seconds, durations seconds.
+    are Unix seconds, durations seconds. `in_doubt` as in `DatabaseStatus`.
     """
 
     path: str
     table: str
     readonly: bool = False
+    in_doubt: str | None = None
     keys: int = 0
     folders: int = 0
     watcher: str = "off"
@@ -68,6 +74,14 @@ class EngineStatus:
     failed: Mapping[str, str]
     commit_writes: Histogram
     commit_us: Histogram
+
+
+class Openings(NamedTuple):
+    """The paths of what could not be opened, of what is open, and what of that is in doubt (`kvfs.doubt`)."""
+
+    failed: Set[str]
+    open: Set[str]
+    in_doubt: Set[str]
 
 
 @dataclass(frozen=True, slots=True)

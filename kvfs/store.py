@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
+from kvfs.doubt import Doubt
 from kvfs.imports import LastImport
 from kvfs.model import Entry, FileValue, KeyState, Op, Value
 from kvfs.pending import Pending
@@ -93,8 +94,14 @@ class Volume(Protocol):
     The writer calls `commit` and `finish` also where there was nothing to write.
     """
 
+    @property
+    def doubt(self) -> Doubt:
+        """Whether a sync has failed; all that syncs notes it there."""
+
     def begin(self, *, light: bool) -> None:
         """Take the write lock, or raise `Overloaded` at once where another program has it.
+
+        What is in doubt raises as `Doubt.check`.
 
         In a light batch nothing but `commit` may take long: what would, raises `TooHeavy`.
         """
@@ -140,6 +147,12 @@ class Volume(Protocol):
 
     def checkpoint(self) -> None:
         """Bring into the file what the write-ahead log has, unless somebody is in the way; any thread may."""
+
+    def verify(self) -> None:
+        """Have all that is acknowledged on the disk, so that nothing is in doubt. The writer's, alone.
+
+        Raises `KvfsError` for what keeps it from that; then all stays as it was.
+        """
 
     @property
     def watching(self) -> bool:

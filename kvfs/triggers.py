@@ -29,6 +29,9 @@ from kvfs.sqlite import fetch, quoted
 EXPIRE_MAX_MS: Final = 9_000_000_000_000
 """Rows may have any `expire_at`; a later one counts as this. In nanoseconds it still fits into 64 bits."""
 
+_ABSENT: Final = 4
+"""The flag of an op that leaves no key as long as it is the last one; see `kvfs.oplog`."""
+
 _NOW_S: Final = "CAST(strftime('%s', 'now') AS INTEGER)"
 _NOW_NS: Final = f"(({_NOW_S} * 1000 + CAST(substr(strftime('%f', 'now'), 4) AS INTEGER)) * 1000000)"
 
@@ -67,6 +70,17 @@ class Triggers:
             f"kvfs_update_{table}": self._on_update(quoted(f"kvfs_update_{table}")),
             f"kvfs_delete_{table}": self._on_delete(quoted(f"kvfs_delete_{table}")),
         }
+        self._missing = (
+            f"op_number = {self._last('op.key')} AND created_s IS NOT NULL AND NOT flags & {_ABSENT}"
+            f" AND NOT EXISTS (SELECT 1 FROM {self._table} AS entry WHERE entry.key = op.key)"
+        )
+        self._differing = f"""NOT EXISTS (
+            SELECT 1 FROM {self._log} AS op
+             WHERE op.key = entry.key AND op.op_number = {self._last("entry.key")}
+               AND op.op_number = entry.op_number AND op.created_s IS NOT NULL
+               AND (op.flags OR CAST(op.value AS BLOB) = CAST(entry.value AS BLOB))
+               AND (op.content_type IS entry.content_type OR entry.content_type IS NULL)
+               AND op.expire_ns IS {_expire_ns("entry.expire_at")})"""
         names = ", ".join("'" + name.replace("'", "''") + "'" for name in self._statements)
         self._find = f"SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND name IN ({names})"
 
@@ -83,6 +97,14 @@ class Triggers:
         if not complete:
             self._catch_up(connection)
 
+    def differences(self, connection: apsw.Connection, limit: int) -> list[str]:
+        """Up to so many keys whose rows are not what the log says. With triggers, only damage makes some."""
+        sql = (
+            f"SELECT key FROM {self._log} AS op WHERE {self._missing}"
+            f" UNION SELECT key FROM {self._table} AS entry WHERE {self._differing} LIMIT ?"
+        )
+        return [key for (key,) in fetch(connection, sql, (limit,))]
+
     # --- what was done without them ----------------------------------------------------------------------
 
     def _catch_up(self, connection: apsw.Connection) -> None:
@@ -96,20 +118,12 @@ class Triggers:
                    iif(expire_ns <= {_NOW_NS}, 'api', 'sql'),
                    max({_NOW_NS}, (SELECT ts_ns FROM {self._log} ORDER BY seq DESC LIMIT 1)),
                    {_NOTHING}
-              FROM {self._log} AS op
-             WHERE op_number = {self._last("op.key")} AND created_s IS NOT NULL
-               AND NOT EXISTS (SELECT 1 FROM {self._table} AS entry WHERE entry.key = op.key)""")
+              FROM {self._log} AS op WHERE {self._missing}""")
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 1)
         try:
-            connection.execute(f"""
-                UPDATE {self._table} AS entry SET op_number = op_number
-                 WHERE NOT EXISTS (
-                    SELECT 1 FROM {self._log} AS op
-                     WHERE op.key = entry.key AND op.op_number = {self._last("entry.key")}
-                       AND op.op_number = entry.op_number AND op.created_s IS NOT NULL
-                       AND (op.flags OR CAST(op.value AS BLOB) = CAST(entry.value AS BLOB))
-                       AND (op.content_type IS entry.content_type OR entry.content_type IS NULL)
-                       AND op.expire_ns IS {_expire_ns("entry.expire_at")})""")
+            connection.execute(
+                f"UPDATE {self._table} AS entry SET op_number = op_number WHERE {self._differing}"
+            )
         finally:
             connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
 
@@ -155,7 +169,7 @@ class Triggers:
 
     def _set(self, content_type: str, updated_at: str) -> str:
         # A row that the statement happened to give its next number is left as it is: see `_numbered`.
-        left = f"NEW.op_number IS {self._last('NEW.key')} + 1"
+        left = f"NEW.op_number IS coalesce({self._last('NEW.key')}, 0) + 1"
         entry = (
             f"iif({left}, NEW.content_type, {content_type}), length(CAST(NEW.value AS BLOB)),"
             f" CAST(NEW.created_at AS INTEGER), CAST(iif({left}, NEW.updated_at, {updated_at}) AS INTEGER),"

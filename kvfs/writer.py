@@ -166,8 +166,9 @@ class Writer:
 
         `deadline` is in monotonic seconds; `size_bytes` bounds what gathers in a batch; `heavy`: it may
         take long. Cancelling it works until the batch is taken. Raises `Overloaded` at once when
-        the queue is full.
+        the queue is full, and as `Doubt.check` where the volume is in doubt.
         """
+        self._volume.doubt.check()
         return self._enqueue(_Job(run, None, deadline, size_bytes, heavy, Pending()))
 
     def submit_alone(self, run: Callable[[], T], *, deadline: float | None = None) -> Pending[T]:
@@ -176,7 +177,26 @@ class Writer:
         It begins and ends its own transaction. What it does must end at the deadline by itself: writes
         behind it wait. Otherwise as `submit`.
         """
-        return self._enqueue(_Job(None, run, deadline, 0, True, Pending()))
+        self._volume.doubt.check()
+
+        def checked() -> T:
+            self._volume.doubt.check()
+            with self._volume.doubt:
+                return run()
+
+        return self._enqueue(_Job(None, checked, deadline, 0, True, Pending()))
+
+    def verify(self) -> Pending[None]:
+        """Have the volume verify itself, alone; what this returns is done, or failed, with that."""
+
+        def verify() -> None:
+            try:
+                self._volume.verify()
+            except Exception as exc:
+                self._volume.doubt.arise(str(exc))
+                raise
+
+        return self._enqueue(_Job(None, verify, None, 0, True, Pending()))
 
     def _enqueue(self, job: _Job[T]) -> Pending[T]:
         with self._lock:

@@ -55,7 +55,7 @@ async def docs_page(exchange: Exchange) -> Reply:
 
 
 async def _reply(exchange: Exchange, make: Callable[[], _Fixed]) -> Reply:
-    fixed = await exchange.bridge.run(make, exchange.deadline)
+    fixed = await exchange.run(make)
     if preconditions.not_modified(exchange.headers, fixed.etag):
         return Reply(304, headers=fixed.lines)
     return Reply(200, fixed.body, fixed.content_type, fixed.lines)

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import Final
 
@@ -40,11 +40,11 @@ from server.bridge import Bridge
 from server.errors import InternalError, error_reply
 from server.exchange import Exchange, Services, visible
 from server.feed import Feeds
-from server.gate import Gate
+from server.gate import Gate, check_site
 from server.logs import of_request
 from server.params import Params
 from server.peers import Peers
-from server.protocol import Server
+from server.protocol import Bounds, Server
 from server.reply import CLIENT_GONE, Reply
 from server.request import Request
 from server.router import Router, split_target
@@ -87,6 +87,7 @@ class Settings:
     """How often a quiet stream of changes shows that it lives."""
     feed_stall_s: float = 20.0
     """A stream whose client takes nothing for so long is ended."""
+    bounds: Bounds = field(default_factory=Bounds)
     config: Config = field(default_factory=Config)
 
 
@@ -167,11 +168,14 @@ class App:
         try:
             path, query = split_target(request.target)
             route, key = self._router.find(request.method, path)
+            if route.method == "POST":
+                check_site(request.headers)
             params = self._parsed(query)
             permit = None if self._gate is None else self._gate.admit(request.headers, route, key, params)
             reply = await route.handler(Exchange(self._services, request, params, key, began, permit))
         except KvfsError as exc:
             reply = error_reply(exc, request_id)
+            _let_go(exc)
         except ConnectionError:
             # Nobody will read this: it is for the access log.
             reply = Reply(CLIENT_GONE)
@@ -236,6 +240,17 @@ class App:
             reply.force_close()
 
 
+def _let_go(error: BaseException | None) -> None:
+    """Forget where an error was raised.
+
+    Who waits for a thread holds the error, and its traceback holds who waits, with the request's body: they
+    would stay until garbage is next collected, which is seldom.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
+
+
 def _turns(loop: asyncio.AbstractEventLoop) -> Turn:
     """Has steps taken in turns of the loop, which need not be woken by its own thread."""
     here = threading.get_ident()
@@ -268,7 +283,7 @@ async def serve(settings: Settings, announce: Callable[[str], None], worker: Wor
     try:
         app = App(engine, loop, settings, gate, worker)
         log = AccessLog(sys.stdout.buffer) if settings.access_log else None
-        server = Server(app.handle, app.refuse, log)
+        server = Server(app.handle, app.refuse, _with_descriptors(settings.bounds), log)
         app.connections = lambda: len(server.connections)
         runner = web.ServerRunner(server, shutdown_timeout=_CONNECTIONS_END_S)
         await runner.setup()
@@ -297,6 +312,12 @@ async def serve(settings: Settings, announce: Callable[[str], None], worker: Wor
             app.close()
     finally:
         await _close(engine)
+
+
+def _with_descriptors(bounds: Bounds) -> Bounds:
+    """The bounds, with no more connections than half of what the process may have open."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return replace(bounds, connections=min(bounds.connections, descriptors // 2))
 
 
 def _sites(runner: web.ServerRunner, settings: Settings, worker: Worker | None) -> list[web.BaseSite]:

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from kvfs import content_types
 from kvfs.config import MIB
-from kvfs.errors import InvalidParameters, PayloadTooLarge
+from kvfs.errors import InvalidParameters
 from kvfs.handle import Handle
 from kvfs.keys import check_key
-from kvfs.model import UNCONDITIONAL, BatchDelete, BatchSet, Conditions, Entry, Set
+from kvfs.model import UNCONDITIONAL, BatchDelete, BatchSet, Conditions, Set
 from server import wire
 from server.body import INVALID_JSON, json_object
 from server.exchange import Exchange
@@ -31,7 +31,7 @@ async def batch_set(exchange: Exchange) -> Reply:
     if len(body) <= _ON_LOOP_MAX_BYTES:
         sets = read()
     else:
-        sets = await exchange.bridge.run(read, exchange.deadline)
+        sets = await exchange.run(read)
     exchange.claim_keys([each.key for each in sets])
     write = BatchSet(sets)
     with exchange.lease_now() or await exchange.lease_to_write(write) as handle:
@@ -49,7 +49,7 @@ async def batch_get(exchange: Exchange) -> Reply:
     exchange.claim_keys(keys)
     with exchange.lease_now() or await exchange.lease() as handle:
         read = partial(_batch_get_reply, handle, keys, deadline=exchange.deadline)
-        return await exchange.bridge.run(read, exchange.deadline)
+        return await exchange.run(read)
 
 
 async def batch_delete(exchange: Exchange) -> Reply:
@@ -68,17 +68,9 @@ async def batch_delete(exchange: Exchange) -> Reply:
 
 
 def _batch_get_reply(handle: Handle, keys: tuple[str, ...], *, deadline: float) -> Reply:
-    found: dict[str, Entry | None] = {}
-    size = 0
-    for key in dict.fromkeys(keys):
-        found.update(handle.get_many([key], deadline=deadline))
-        entry = found[key]
-        size += 0 if entry is None else entry.size
-        if size > _VALUES_MAX_BYTES:
-            raise PayloadTooLarge(
-                f"The values are more than {_VALUES_MAX_BYTES} bytes together: ask for fewer"
-            )
-    return wire.json_reply(wire.batch_get_form(found))
+    return wire.json_reply(
+        wire.batch_get_form(handle.get_many(keys, max_bytes=_VALUES_MAX_BYTES, deadline=deadline))
+    )
 
 
 def _sets(body: bytes, *, most: int, history: bool) -> tuple[Set, ...]:

@@ -15,22 +15,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from kvfs.engine import Engine, Lease
-from kvfs.errors import DeadlineExceeded, Overloaded
+from kvfs.errors import DeadlineExceeded
 from kvfs.handle import Handle
 from kvfs.model import Entry, FileValue, Outcome, Write
 from kvfs.pending import Pending
+from server.pool import NOBODY, FairPool
 
 T = TypeVar("T")
 
-_THREADS: Final = 32
-_MAX_WAITING: Final = 1024
-_SQL_THREADS: Final = 32
-_SQL_MAX_WAITING: Final = 128
+# One database alone gets half.
+_THREADS: Final = 64
+_MAX_WAITING: Final = 2048
+_SQL_THREADS: Final = 64
+_SQL_MAX_WAITING: Final = 256
 _SWEEP_S: Final = 0.1
 
 Discard = Callable[[T], None]
@@ -64,38 +66,6 @@ class _Wait(Generic[T]):
         return True
 
 
-class _Pool:
-    """Threads that work for the loop, and a bound on how much may wait for one."""
-
-    def __init__(self, name: str, threads: int, max_waiting: int) -> None:
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
-        # All of them begin now: whoever starts a thread for which there is no memory may wait for it forever
-        # (python/cpython#140746), and that must never be the loop.
-        begun = threading.Barrier(threads + 1)
-        for _ in range(threads):
-            self._threads.submit(begun.wait)
-        begun.wait()
-        self._places = threading.Semaphore(threads + max_waiting)
-
-    def submit(self, work: Callable[[], T]) -> Future[T]:
-        """Raises `Overloaded` at once where too much waits."""
-        if not self._places.acquire(blocking=False):
-            raise Overloaded("Too many requests are being worked on", retry_after_s=1)
-        try:
-            future = self._threads.submit(work)
-        except RuntimeError as exc:
-            self._places.release()
-            raise Overloaded("The server is stopping", retry_after_s=1) from exc
-        future.add_done_callback(self._leave)
-        return future
-
-    def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    def _leave(self, _: object) -> None:
-        self._places.release()
-
-
 class Bridge:
     """Runs the engine's work for the event loop. All methods but `_done` are the loop's own."""
 
@@ -103,9 +73,9 @@ class Bridge:
         self._engine = engine
         self._loop = loop
         self._thread = threading.get_ident()
-        self._work = _Pool("kvfs-work", threads, _MAX_WAITING)
+        self._work = FairPool("kvfs-work", threads, _MAX_WAITING)
         # SQL may take as long as its deadline allows; what else there is to do must not wait for that.
-        self._sql = _Pool("kvfs-sql", _SQL_THREADS, _SQL_MAX_WAITING)
+        self._sql = FairPool("kvfs-sql", _SQL_THREADS, _SQL_MAX_WAITING)
         self._opening: dict[tuple[str, str | None], asyncio.Future[None]] = {}
         # Whoever has a deadline. `_sweeping` says that `_sweep` is on its way, as it is when there are any.
         self._waits: dict[_Wait[Any], float] = {}
@@ -144,7 +114,8 @@ class Bridge:
             lease = self._engine.lease_now(db, table)
             if lease is not None:
                 return lease
-        opened = self._work.submit(partial(self._engine.lease, db, table, create=create, first=first))
+        open_it = partial(self._engine.lease, db, table, create=create, first=first, deadline=deadline)
+        opened = self._work.submit(open_it, db)
         if name not in self._opening:
             self._opening[name] = self._wait(opened, None).waiter
             self._opening[name].add_done_callback(lambda _: self._opening.pop(name, None))
@@ -153,17 +124,22 @@ class Bridge:
     # --- work ---------------------------------------------------------------------------------------------
 
     async def run(
-        self, work: Callable[[], T], deadline: float | None, *, discard: Discard[T] | None = None
+        self,
+        work: Callable[[], T],
+        deadline: float | None,
+        *,
+        whose: str = NOBODY,
+        discard: Discard[T] | None = None,
     ) -> T:
-        """The result of work that blocks, done by a thread of the pool.
+        """The result of work that blocks, done by a thread of the pool; `whose` database it is for.
 
         With `discard` it changes nothing and needs no lease, so it need not be awaited to its end.
         """
-        return await self._outcome(self._work.submit(work), deadline, discard=discard)
+        return await self._outcome(self._work.submit(work, whose), deadline, discard=discard)
 
-    async def run_sql(self, work: Callable[[], T], deadline: float) -> T:
+    async def run_sql(self, work: Callable[[], T], deadline: float, *, whose: str) -> T:
         """As `run`, for SQL, which ends by itself at the deadline."""
-        return await self._outcome(self._sql.submit(work), deadline)
+        return await self._outcome(self._sql.submit(work, whose), deadline)
 
     async def done(self, pending: Pending[T], deadline: float) -> T:
         """The result of what waits in a writer's queue."""

@@ -23,13 +23,13 @@ async def create_database(exchange: Exchange) -> Reply:
     elif params.flag("init_kv"):
         kv_table = TABLE_DEFAULT
     create = partial(_create, exchange.engine, path, kv_table)
-    return wire.json_reply(await exchange.bridge.run(create, exchange.deadline))
+    return wire.json_reply(await exchange.run(create))
 
 
 async def list_databases(exchange: Exchange) -> Reply:
     """What is in the data dir."""
     listed = partial(catalog.listed, exchange.engine.paths.data_dir)
-    return wire.json_reply(wire.catalog_form(await exchange.bridge.run(listed, exchange.deadline)))
+    return wire.json_reply(wire.catalog_form(await exchange.run(listed)))
 
 
 async def delete_database(exchange: Exchange) -> Reply:
@@ -40,7 +40,7 @@ async def delete_database(exchange: Exchange) -> Reply:
     delete = partial(exchange.engine.delete_database, db)
     # What another worker has still to log of it would otherwise come after.
     await exchange.services.peers.ask("flush")
-    path, files_removed = await exchange.bridge.run(delete, exchange.deadline)
+    path, files_removed = await exchange.run(delete)
     return wire.json_reply({"success": True, "deleted": True, "path": path, "files_removed": files_removed})
 
 

@@ -115,6 +115,7 @@ MEANINGS: Final[Mapping[str, Meaning]] = MappingProxyType(
         "IDEMPOTENCY_KEY_MISMATCH": Meaning(422, "Use a new Idempotency-Key for each different write."),
         "INTERNAL_ERROR": Meaning(500, "Look for the request_id in the server's log."),
         "DATABASE_ERROR": Meaning(500, "Look at the server's log; the database may be damaged or read-only."),
+        "NEWER_FORMAT": Meaning(500, "Use the kvfs that wrote it, or a newer one; nothing was changed."),
         "FILE_SYSTEM_ERROR": Meaning(
             500, "Check the permissions and the health of the server's file system."
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from multidict import istr
 
@@ -21,6 +21,8 @@ from server.peers import Peers
 from server.request import Headers, Request
 from server.sql_wire import AnswerMemory
 from server.traffic import Traffic
+
+T = TypeVar("T")
 
 IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
 
@@ -87,6 +89,14 @@ class Exchange:
     @property
     def bridge(self) -> Bridge:
         return self.services.bridge
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """The result of work that blocks, for the database that the request means, until the deadline."""
+        return await self.services.bridge.run(work, self.deadline, whose=self.params.whose)
+
+    async def run_sql(self, work: Callable[[], T]) -> T:
+        """As `run`, for SQL."""
+        return await self.services.bridge.run_sql(work, self.deadline, whose=self.params.whose)
 
     def claim_keys(self, keys: Collection[str]) -> None:
         """Say which keys are touched, of a route that leaves it to its handler; none means the whole table.

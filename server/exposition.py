@@ -101,6 +101,10 @@ def _of_engine(status: EngineStatus) -> Iterator[Metric]:
     stores.add_metric(("directory",), len(folders))
     yield stores
     yield GaugeMetricFamily("kvfs_failed_stores", "Stores that cannot be opened.", value=len(status.failed))
+    in_doubt = sum(volume.in_doubt is not None for volume in volumes)
+    yield GaugeMetricFamily(
+        "kvfs_read_only_stores", "Stores that take no writes since a sync failed.", value=in_doubt
+    )
     yield _histogram("kvfs_commit_writes", "Writes that shared a commit.", status.commit_writes, _WRITES_BITS)
     yield _histogram(
         "kvfs_commit_duration_seconds", "What a commit took.", status.commit_us, _DURATION_BITS, _US

@@ -1,4 +1,8 @@
-"""The gate: finds out whose token, or whose link, a request carries, and lets it in or not."""
+"""The gate: finds out whose token, or whose link, a request carries, and lets it in or not.
+
+Where there are no tokens, and so no gate, `check_site` is all that stands between a server that only this
+machine can reach and the pages that a browser on it shows.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import Final
 
 from multidict import istr
 
-from kvfs.errors import InvalidDbPath, KvfsError, Unauthorized
+from kvfs.errors import Forbidden, InvalidDbPath, KvfsError, Unauthorized
 from kvfs.paths import Paths
 from server import links
 from server.access import Permit, Scope
@@ -18,10 +22,20 @@ from server.route import Route
 from server.tokens import Source, Token, Tokens
 
 AUTHORIZATION: Final = istr("Authorization")
+FETCH_SITE: Final = istr("Sec-Fetch-Site")
 
 _LOG = logging.getLogger("server.gate")
 
 _SCHEME: Final = "bearer"
+
+
+def check_site(headers: Headers) -> None:
+    """Raise `Forbidden` where a browser says that a page of another site asks.
+
+    For POST: of all that changes something it alone may be sent by any page without asking the server first.
+    """
+    if headers.get(FETCH_SITE) == "cross-site":
+        raise Forbidden("A page of another site must not ask for this")
 
 
 class Gate:

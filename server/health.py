@@ -14,18 +14,23 @@ from server.reply import Reply
 
 
 async def health(exchange: Exchange) -> Reply:
-    """Whether the server can serve: all that it was asked for could be opened, at last by some worker."""
+    """Whether the server can serve: all that it was asked for could be opened, at last by some worker, and
+    takes writes.
+    """
     services = exchange.services
-    failed, found = services.engine.openings()
+    failed, found, in_doubt = services.engine.openings()
     for answer in (await services.peers.ask("openings")).values():
         theirs = json.loads(answer)
         failed, found = failed | set(theirs["failed"]), found | set(theirs["open"])
-    degraded = bool(failed - found)
+        in_doubt |= set(theirs["in_doubt"])
+    degraded = bool(failed - found or in_doubt)
     return wire.json_reply(
         {
             "status": "degraded" if degraded else "ok",
             "version": services.version,
             "uptime_seconds": int(time.monotonic() - services.started),
+            "failed_stores": len(failed - found),
+            "read_only_stores": len(in_doubt),
             "sqlite_version": SQLITE_VERSION,
         },
         status=503 if degraded else 200,
@@ -33,10 +38,10 @@ async def health(exchange: Exchange) -> Reply:
 
 
 def openings(services: Services) -> bytes:
-    """What this worker could not open, and what it has open, for another one to know."""
-    failed, found = services.engine.openings()
+    """What this worker could not open, has open, and doubts, for another one to know."""
     # Not by orjson: paths of folders may be no UTF-8.
-    return json.dumps({"failed": [*failed], "open": [*found]}).encode()
+    told = services.engine.openings()._asdict()
+    return json.dumps({name: [*paths] for name, paths in told.items()}).encode()
 
 
 async def cache(exchange: Exchange) -> Reply:

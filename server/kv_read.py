@@ -80,9 +80,7 @@ async def list_keys(exchange: Exchange) -> Reply:
         answer = partial(_page_reply, query=query)
     with exchange.lease_now() or await exchange.lease() as handle:
         # The lease must outlive the thread's work: so this is awaited to its end.
-        return await exchange.bridge.run(
-            partial(answer, handle, deadline=exchange.deadline), exchange.deadline
-        )
+        return await exchange.run(partial(answer, handle, deadline=exchange.deadline))
 
 
 # --- parts ---------------------------------------------------------------------------------------------
@@ -100,10 +98,10 @@ async def _entry(exchange: Exchange, handle: Handle, asked: _Asked) -> Entry:
     key, deadline = exchange.key, exchange.deadline
     if asked.at_ns is not None:
         past = partial(handle.get_at, key, asked.at_ns, deadline=deadline)
-        return await exchange.bridge.run(past, deadline)
+        return await exchange.run(past)
     if asked.rebuild and handle.directory:
-        await exchange.bridge.run(partial(handle.rebuild, deadline=deadline), deadline)
-    return await exchange.bridge.run(partial(handle.get, key, deadline=deadline), deadline)
+        await exchange.run(partial(handle.rebuild, deadline=deadline))
+    return await exchange.run(partial(handle.get, key, deadline=deadline))
 
 
 def _value_reply(exchange: Exchange, entry: Entry, *, directory: bool) -> Reply:
@@ -149,7 +147,7 @@ async def _node_reply(exchange: Exchange, entry: Entry, path: str, *, directory:
 async def _off_loop(exchange: Exchange, entry: Entry, work: Callable[[], T]) -> T:
     """The result of long work on an entry, which is closed then."""
     try:
-        return await exchange.bridge.run(work, exchange.deadline)
+        return await exchange.run(work)
     finally:
         close_entry(entry)
 

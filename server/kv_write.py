@@ -94,7 +94,7 @@ async def _put_large(
     exchange: Exchange, handle: Handle, body: Body, declared: str | None, conditions: Conditions
 ) -> Outcome:
     asked = exchange.params.once(_asked)
-    file = await exchange.bridge.run(handle.upload, exchange.deadline)
+    file = await exchange.run(handle.upload)
     try:
         await body.spill(file)
         content_type = await _classified(exchange, declared, file)
@@ -206,7 +206,7 @@ async def _classified(exchange: Exchange, declared: str | None, value: Value) ->
     if len(value) <= _ON_LOOP_MAX_BYTES:
         return content_types.classify(declared, value)
     classify = partial(content_types.classify, declared, value)
-    return await exchange.bridge.run(classify, exchange.deadline)
+    return await exchange.run(classify)
 
 
 def _wanted_node(body: bytes) -> bytes | None:

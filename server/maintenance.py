@@ -23,9 +23,9 @@ async def maintenance(exchange: Exchange) -> Reply:
     began = time.monotonic()
     leased = await _lease(exchange, op)
     asked = upkeep.Asked(body, exchange.engine.paths, exchange.deadline)
-    run = exchange.bridge.run_sql if op.database else exchange.bridge.run
+    run = exchange.run_sql if op.database else exchange.run
     with leased:
-        done = await run(partial(op.begin, leased, asked), exchange.deadline)
+        done = await run(partial(op.begin, leased, asked))
         if isinstance(done, Pending):
             done = await exchange.bridge.done(done, exchange.deadline)
     return wire.json_reply(upkeep.told(asked, time.monotonic() - began, done))

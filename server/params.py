@@ -78,6 +78,11 @@ class Params:
             self._target = Target(self.db(), self.text("table"), self._create())
         return self._target
 
+    @property
+    def whose(self) -> str:
+        """What tells requests for one database from those for others: `db` as it is given, right or wrong."""
+        return str(self._given.get("db", ""))
+
     def db(self, name: str = "db") -> str:
         """A database path; what is allowed is for `kvfs.paths` to say."""
         db = self._text(name)
@@ -191,7 +196,7 @@ def _parse(query: str) -> tuple[dict[str, str], frozenset[str]]:
     contradicted: set[str] = set()
     for pair in query.split("&"):
         name, _, value = pair.partition("=")
-        if "%" in name or "+" in name:
+        if "%" in name or "+" in name or not name.isascii():
             name = _bytes(name).decode(errors="replace")
         known = given.setdefault(name, value)
         if known is not value and _bytes(known) != _bytes(value):

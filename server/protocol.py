@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final, cast
 from typing import Protocol as Interface
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_parser import RawRequestMessage
-from aiohttp.streams import StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestPayloadError
 
-from kvfs.errors import InvalidParameters, KvfsError, PayloadTooLarge
+from kvfs.errors import InvalidParameters, KvfsError, Overloaded, PayloadTooLarge
 from server.reply import Reply
 from server.request import Request
 
@@ -23,8 +26,21 @@ MAX_LINE_BYTES: Final = 256 * 1024
 
 _LOG = logging.getLogger("server")
 
-_KEEP_ALIVE_S: Final = 75.0
 _LINGER_S: Final = 5.0
+_LINGERING: Final = 64
+_PROBES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many clients may be connected, and for how long each may keep the server waiting."""
+
+    connections: int = 4096
+    keep_alive_s: float = 75.0
+    """A connection on which no whole head of a request comes for so long is closed."""
+    stall_s: float = 60.0
+    """One whose client takes nothing of an answer for so long, or is gone without a word, is broken."""
+
 
 Answer = Callable[[Request], Awaitable[Reply]]
 """Answers a request; never raises but when it is cancelled."""
@@ -54,16 +70,48 @@ class Protocol(web.RequestHandler):
     private; so pyproject.toml bounds its version, and tests/http goes through every branch.
     """
 
-    __slots__ = ("_answer", "_log", "_refuse", "listener")
+    __slots__ = ("_answer", "_bounds", "_log", "_refuse", "listener")
 
     def __init__(
-        self, manager: Server, *, answer: Answer, refuse: Refuse, log: Log | None, **kwargs: Any
+        self,
+        manager: Server,
+        *,
+        answer: Answer,
+        refuse: Refuse,
+        log: Log | None,
+        bounds: Bounds,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(manager, **kwargs)
+        super().__init__(manager, keepalive_timeout=bounds.keep_alive_s, **kwargs)
+        self._bounds = bounds
         self._answer = answer
         self._refuse = refuse
         self._log = log
         self.listener: Listener | None = None
+
+    @property
+    def stall_s(self) -> float:
+        """For how long a client may take nothing of an answer."""
+        return self._bounds.stall_s
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert self._manager is not None
+        others = len(self._manager._connections)
+        super().connection_made(transport)
+        _notice_silence(transport, self._bounds.stall_s)
+        if others >= self._bounds.connections:
+            self._turn_away(crowd=others - self._bounds.connections)
+
+    def _turn_away(self, *, crowd: int) -> None:
+        """Say that there is no room, if not too many are being told so."""
+        assert self.transport is not None
+        if crowd >= _LINGERING:
+            self.transport.abort()
+            return
+        reply = self._refuse(Overloaded("Too many clients are connected", retry_after_s=1))
+        reply.force_close()
+        self.transport.write(reply.whole(Request(None, EMPTY_PAYLOAD, self)))
+        self.hang_up()
 
     # --- the requests -------------------------------------------------------------------------------------
 
@@ -211,7 +259,7 @@ class Protocol(web.RequestHandler):
 class Server(web.Server):
     """Makes a `Protocol` for each connection."""
 
-    def __init__(self, answer: Answer, refuse: Refuse, log: Log | None = None) -> None:
+    def __init__(self, answer: Answer, refuse: Refuse, bounds: Bounds, log: Log | None = None) -> None:
         # The loop over the requests is the protocol's: aiohttp's handler is never called.
         super().__init__(cast(Any, answer))
         self._options: dict[str, Any] = {
@@ -220,7 +268,7 @@ class Server(web.Server):
             "refuse": refuse,
             "log": log,
             "access_log": None,
-            "keepalive_timeout": _KEEP_ALIVE_S,
+            "bounds": bounds,
             "max_line_size": MAX_LINE_BYTES,
             "auto_decompress": False,
         }
@@ -239,6 +287,17 @@ class Server(web.Server):
         tasks = {connection.task for connection in connections if connection.task is not None}
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)
+
+
+def _notice_silence(transport: asyncio.BaseTransport, within_s: float) -> None:
+    """Have the kernel break a connection whose other end is gone without a word."""
+    connected = transport.get_extra_info("socket")
+    every_s = max(1, int(within_s / (_PROBES + 1)))
+    with suppress(OSError):  # it may be gone already
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, every_s)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, every_s)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(within_s * 1000))
 
 
 def _malformed(error: BaseException) -> KvfsError:

@@ -60,4 +60,4 @@ async def _ask(exchange: Exchange, ask: Callable[[QueryLog, str], T]) -> tuple[s
         path = engine.paths.file(db)
         return path, ask(engine.queries, path)
 
-    return await exchange.bridge.run(work, exchange.deadline)
+    return await exchange.run(work)

@@ -28,7 +28,6 @@ _STATUS_LINES: Final = {
 _BODILESS: Final = frozenset({204, 304})
 _ONE_WRITE_BYTES: Final = 64 * 1024
 _CHUNK_BYTES: Final = 256 * 1024
-_STALL_S: Final = 60.0
 
 NextPiece = Callable[[], Awaitable[bytes | None]]
 """Makes the next piece of an answer, without blocking the loop; None at its end."""
@@ -88,6 +87,10 @@ class Reply:
             await _drained(request)
         if self.then is not None:
             self.then()
+
+    def whole(self, request: Request) -> bytes:
+        """Head and body of a small answer, for who writes it without a wait."""
+        return self._head(request) + self.body
 
     def _bodiless(self, request: Request) -> bool:
         return request.method == "HEAD" or self.status in _BODILESS
@@ -223,7 +226,7 @@ async def _drained(request: Request) -> None:
     try:
         while True:
             left = transport.get_write_buffer_size()
-            done, _ = await asyncio.wait({draining}, timeout=_STALL_S)
+            done, _ = await asyncio.wait({draining}, timeout=request.protocol.stall_s)
             if done:
                 return draining.result()
             if transport.get_write_buffer_size() >= left:

@@ -180,6 +180,7 @@ FINDING: Final = (
     "PATH_IS_DIRECTORY",
     "DATABASE_NOT_FOUND",
     "DATABASE_ERROR",
+    "NEWER_FORMAT",
     "FILE_SYSTEM_ERROR",
 )
 """What any request may be answered with that names a database."""

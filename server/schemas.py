@@ -373,6 +373,7 @@ CACHE: Final = shape(
                     "path": STRING,
                     "size": INTEGER,
                     "readonly": BOOLEAN,
+                    "in_doubt": or_null(STRING),
                     "users": INTEGER,
                     "queued": INTEGER,
                     "idle_seconds": NUMBER,
@@ -385,6 +386,7 @@ CACHE: Final = shape(
                     "path": STRING,
                     "table": STRING,
                     "readonly": BOOLEAN,
+                    "in_doubt": or_null(STRING),
                     "files": INTEGER,
                     "indexed_keys": INTEGER,
                     "indexed_folders": INTEGER,
@@ -578,6 +580,8 @@ HEALTH: Final = shape(
         "status": {"enum": ["ok", "degraded"]},
         "version": STRING,
         "uptime_seconds": INTEGER,
+        "failed_stores": INTEGER,
+        "read_only_stores": INTEGER,
         "sqlite_version": STRING,
     }
 )

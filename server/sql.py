@@ -32,7 +32,7 @@ async def transaction(exchange: Exchange) -> Reply:
     """Run a transaction."""
     body = await exchange.json_body().read()
     if len(body) > INLINE_MAX_BYTES:
-        asked = await exchange.bridge.run_sql(partial(sql_wire.asked, body), exchange.deadline)
+        asked = await exchange.run_sql(partial(sql_wire.asked, body))
     else:
         asked = sql_wire.asked(body)
     with exchange.services.answers.budget() as budget:
@@ -58,7 +58,7 @@ async def select(exchange: Exchange) -> Reply:
             rows = sql_wire.csv_rows(budget) if form == "csv" else sql_wire.json_rows(budget, as_list=False)
             work = partial(leased.sql.select, sql, rows, deadline=exchange.deadline)
             try:
-                shown = await exchange.bridge.run_sql(work, exchange.deadline)
+                shown = await exchange.run_sql(work)
             except NotASelect as exc:
                 raise InvalidParameters(NOT_A_SELECT) from exc
             return _shown(shown, form, etag)
@@ -80,7 +80,7 @@ async def _outcome(exchange: Exchange, items: list[Item], rows: MakeRows) -> lis
     if target.create:
         engine, deadline = exchange.engine, exchange.deadline
         work = partial(engine.fails_when_new, target.db, items, rows, deadline=deadline)
-        failure = await exchange.bridge.run_sql(work, deadline)
+        failure = await exchange.run_sql(work)
         if failure is not None:
             return failure
     leased = await lease(exchange, create=target.create)
@@ -95,7 +95,7 @@ async def _run(
     deadline = exchange.deadline
     if not sql.known_to_write(items):
         try:
-            return await exchange.bridge.run_sql(partial(sql.read, items, rows, deadline=deadline), deadline)
+            return await exchange.run_sql(partial(sql.read, items, rows, deadline=deadline))
         except NeedsWriting:
             pass
     return await exchange.bridge.done(sql.write(items, rows, deadline=deadline), deadline)

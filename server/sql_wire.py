@@ -6,7 +6,6 @@ A blob is `{"base64": "..."}` both ways. Integers keep all their 64 bits.
 from __future__ import annotations
 
 import base64
-import binascii
 import csv
 import io
 import json
@@ -67,7 +66,7 @@ def asked(body: bytes) -> Asked:
         except _Inexact:
             # What is beyond 64 bits came as a float, which is not what was sent.
             return _asked(json.loads(body), exact=True)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise InvalidParameters(INVALID_JSON, reqIdx=WHOLE) from exc
     except InvalidParameters as exc:
         exc.details.setdefault("reqIdx", WHOLE)
@@ -165,7 +164,7 @@ class _Values:
         if kind is dict and value.keys() == {"base64"} and isinstance(value["base64"], str):
             try:
                 return base64.b64decode(value["base64"], validate=True)
-            except binascii.Error as exc:
+            except ValueError as exc:
                 raise InvalidParameters("a blob is not base64") from exc
         raise InvalidParameters('a value must be null, a boolean, a number, a string or {"base64": ...}')
 

@@ -37,7 +37,7 @@ async def history(exchange: Exchange) -> Reply:
         deadline=exchange.deadline,
     )
     with exchange.lease_now() or await exchange.lease() as handle:
-        return await exchange.bridge.run(partial(answer, handle), exchange.deadline)
+        return await exchange.run(partial(answer, handle))
 
 
 async def key_snapshot(exchange: Exchange) -> Reply:
@@ -47,7 +47,7 @@ async def key_snapshot(exchange: Exchange) -> Reply:
         raise InvalidParameters("op_number is required")
     with exchange.lease_now() or await exchange.lease() as handle:
         answer = partial(_snapshot_reply, handle, exchange.key, op_number, exchange.deadline)
-        return await exchange.bridge.run(answer, exchange.deadline)
+        return await exchange.run(answer)
 
 
 async def table_snapshot(exchange: Exchange) -> Reply:
@@ -63,7 +63,7 @@ async def table_snapshot(exchange: Exchange) -> Reply:
         limit=_LIMIT_DEFAULT if limit is None else min(limit, _LIMIT_MAX),
     )
     with exchange.lease_now() or await exchange.lease() as handle:
-        return await exchange.bridge.run(partial(answer, handle), exchange.deadline)
+        return await exchange.run(partial(answer, handle))
 
 
 async def diff(exchange: Exchange) -> Reply:
@@ -75,7 +75,7 @@ async def diff(exchange: Exchange) -> Reply:
     exchange.claim_keys(keys or ())
     answer = partial(_diff_reply, exchange=exchange, from_ns=from_ns, to_ns=to_ns, keys=keys)
     with exchange.lease_now() or await exchange.lease() as handle:
-        return await exchange.bridge.run(partial(answer, handle), exchange.deadline)
+        return await exchange.run(partial(answer, handle))
 
 
 async def rollback_key(exchange: Exchange) -> Reply:
@@ -89,7 +89,7 @@ async def rollback_key(exchange: Exchange) -> Reply:
         idempotency_key=exchange.idempotency_key,
     )
     with exchange.lease_now() or await exchange.lease() as handle:
-        return await exchange.bridge.run(partial(answer, handle), exchange.deadline)
+        return await exchange.run(partial(answer, handle))
 
 
 async def rollback_table(exchange: Exchange) -> Reply:
@@ -112,7 +112,7 @@ async def rollback_table(exchange: Exchange) -> Reply:
         idempotency_key=exchange.idempotency_key,
     )
     with exchange.lease_now() or await exchange.lease() as handle:
-        outcome = await exchange.bridge.run(partial(roll_back, handle), exchange.deadline)
+        outcome = await exchange.run(partial(roll_back, handle))
     target = params.target
     form = wire.table_rolled_back_form(
         outcome, db=target.db, table=target.table, to_ns=to_ns, dry_run=dry_run, confirmed=confirmed

@@ -48,6 +48,8 @@ def _one(forms: Sequence[Json], leads: Callable[[Json], bool]) -> Json:
     leading = next(filter(leads, forms), forms[0])
     summed: dict[str, Any] = {name: sum(form[name] for form in forms) for name in _SUMMED if name in leading}
     rebuilt = max(forms, key=lambda form: form.get("last_rebuild") or 0)
+    if any(form["in_doubt"] for form in forms):
+        summed |= {"readonly": True, "in_doubt": next(form["in_doubt"] for form in forms if form["in_doubt"])}
     of_rebuild: Json = {
         name: rebuilt[name] for name in ("last_rebuild", "last_rebuild_ms") if name in rebuilt
     }

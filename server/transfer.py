@@ -61,10 +61,10 @@ async def import_(exchange: Exchange) -> Reply:
         piece = beginning
         while piece:
             feed = partial(importer.feed, piece, deadline=time.monotonic() + patience_s)
-            await exchange.bridge.run(feed, None)
+            await exchange.bridge.run(feed, None, whose=exchange.params.whose)
             piece = await _next(body, patience_s, importer.told.records)
         finish = partial(importer.finish, part=part, deadline=time.monotonic() + patience_s)
-        told = await exchange.bridge.run(finish, None)
+        told = await exchange.bridge.run(finish, None, whose=exchange.params.whose)
     return wire.json_reply({"success": True, **asdict(told)})
 
 
@@ -76,12 +76,13 @@ class _Outgoing:
 
     def __init__(self, exchange: Exchange, lease: Lease, pieces: Generator[bytes, None, None]) -> None:
         self._bridge = exchange.bridge
+        self._database = exchange.params.whose
         self._lease: Lease | None = lease
         self._pieces = pieces
 
     async def next_piece(self) -> bytes | None:
         """The next piece; None at the end."""
-        return await self._bridge.run(partial(next, self._pieces, None), None)
+        return await self._bridge.run(partial(next, self._pieces, None), None, whose=self._database)
 
     def close(self) -> None:
         """Let go of the look and the store; idempotent."""

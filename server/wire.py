@@ -474,7 +474,13 @@ def cache_form(status: EngineStatus, connections: int) -> Json:
         volume = each.volume
         if isinstance(volume, DatabaseStatus):
             databases.append(
-                {"path": volume.path, "size": volume.size_bytes, "readonly": volume.readonly, **use}
+                {
+                    "path": volume.path,
+                    "size": volume.size_bytes,
+                    "readonly": volume.readonly,
+                    "in_doubt": volume.in_doubt,
+                    **use,
+                }
             )
         else:
             folders.append({**_folder_form(volume), **use})
@@ -491,6 +497,7 @@ def _folder_form(folder: FolderStatus) -> Json:
         "path": folder.path,
         "table": folder.table,
         "readonly": folder.readonly,
+        "in_doubt": folder.in_doubt,
         "files": folder.keys,
         "indexed_keys": folder.keys,
         "indexed_folders": folder.folders,

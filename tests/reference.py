@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 from kvfs.config import Config
+from kvfs.doubt import Doubt
+from kvfs.errors import DatabaseError
 from kvfs.imports import LastImport
 from kvfs.model import Entry, FileValue, KeyState, Op, OpType, Value, value_bytes
 from kvfs.openers import Opened
@@ -52,6 +54,7 @@ class ReferenceVolume:
 
     committed: Content = field(default_factory=Content)
     content: Content = field(default_factory=Content)
+    doubt: Doubt = field(default_factory=lambda: Doubt("the reference", DatabaseError))
 
     def begin(self, *, light: bool) -> None:
         logs = {name: list(log) for name, log in self.committed.logs.items()}
@@ -93,6 +96,8 @@ class ReferenceVolume:
         return Space()
 
     def checkpoint(self) -> None: ...
+
+    def verify(self) -> None: ...
 
     def replaced(self) -> bool:
         return False

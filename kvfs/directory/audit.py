@@ -126,10 +126,8 @@ def blobs(
             continue
         if found != size:
             yield Difference("blob-wrong", key, shown, f"op {number}: {found} bytes, where {size} should be")
-        elif full:
-            with kept.value(digest, size) as value:
-                if value_hash(value) != digest:
-                    yield Difference("blob-wrong", key, shown, f"op {number}: its hash is not the value's")
+        elif full and not kept.is_whole(digest, size):
+            yield Difference("blob-wrong", key, shown, f"op {number}: its hash is not the value's")
     for digest in kept.kept():
         if digest not in named:
             shown = os.path.relpath(kept.path(digest), folder)

@@ -33,7 +33,7 @@ from kvfs.directory.files import Tree
 from kvfs.directory.index import VERSION, IndexReader, Row
 from kvfs.directory.looks import Signature
 from kvfs.directory.names import NoKey, path_of
-from kvfs.directory.state import LOG_NAME, Home, held
+from kvfs.directory.state import LOG_NAME, NO_LOG, Home, held
 from kvfs.directory.survey import IGNORED, IGNORED_BY_RULE, UNREADABLE, shown_path, walk
 from kvfs.errors import KvfsError, Overloaded, from_os_error
 from kvfs.model import Entry, FileValue, Op, value_hash
@@ -147,7 +147,7 @@ class _Check:
             return
         self._log_at = self._whole(self._home.log, "log-damaged")
         if self._log_at is not None and self._log.log_id(self._log_at) is None:
-            self._found("log-damaged", self._home.log, "there is no log in it")
+            self._found("log-damaged", self._home.log, NO_LOG)
             self._log_at = None
 
     def _open_index(self) -> None:

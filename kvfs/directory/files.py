@@ -36,6 +36,7 @@ from kvfs.directory.spelling import check_held
 from kvfs.model import FileValue, Value
 
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_LISTED: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE_MODE: Final = 0o666
 _FOLDER_MODE: Final = 0o777
 _RENAME_ATTEMPTS: Final = 100
@@ -92,7 +93,7 @@ class Tree(Looks):
     def names(self, components: Components) -> Names:
         """What is in a folder."""
         with self.folder(components) as path_fd:
-            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=path_fd)
+            fd = os.open(".", _LISTED, dir_fd=path_fd)
         try:
             files, folders = [], []
             with os.scandir(fd) as found:
@@ -251,14 +252,27 @@ class Tree(Looks):
 
 
 def sync_file_system(folder: int) -> None:
-    """Make everything on the file system of this folder durable."""
-    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    """Make everything on the file system of this folder durable. Raises OSError, `SyncFailed`."""
+    fd = os.open(".", _LISTED, dir_fd=folder)
     try:
-        if _libc.syncfs(fd) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+        sync_all(fd)
     finally:
         os.close(fd)
+
+
+def sync_all(fd: int) -> None:
+    """Make everything on the file system of this open file durable. Raises OSError, `SyncFailed`.
+
+    What failed to be written, Linux tells each descriptor once, if that was open by then.
+    """
+    if _libc.syncfs(fd) != 0:
+        number = ctypes.get_errno()
+        raise disk.sync_error(OSError(number, os.strerror(number)))
+
+
+def opened_for_syncs(folder: int) -> int:
+    """A descriptor for `sync_all`, which from now on is told of all that fails."""
+    return os.open(".", _LISTED, dir_fd=folder)
 
 
 def write_new(folder: int, name: str, value: Value, rights: Rights | None = None) -> Signature:

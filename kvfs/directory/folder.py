@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kvfs import sqlite
 from kvfs.config import Config
-from kvfs.directory import recovery
+from kvfs.directory import files, recovery
 from kvfs.directory.files import Tree
 from kvfs.directory.index import IndexLost, Row
 from kvfs.directory.looks import Signature
@@ -15,7 +15,7 @@ from kvfs.directory.names import NoKey
 from kvfs.directory.racy import Grain
 from kvfs.directory.spelling import Spelling, is_odd
 from kvfs.directory.state import Home, open_state
-from kvfs.errors import FileSystemError, from_os_error
+from kvfs.errors import DatabaseError, FileSystemError, from_os_error
 from kvfs.store import TooHeavy
 
 
@@ -50,19 +50,23 @@ class Folder:
         self.counts = Counts()
         # Whether there may be ops that are not in their files: then the writer must begin a batch first.
         self.behind = True
+        self._syncing = -1
         try:
+            self._syncing = files.opened_for_syncs(self.tree.root)
             device = os.fstat(self.state.temporary).st_dev
             self.grain = Grain(self.state.temporary, apart=device != self.tree.identity[0])
             with self.state.locked():
                 if is_odd(self.tree.root, self.state.temporary, path):
                     self.tree.spelling = Spelling()
         except OSError as exc:
+            self._close_syncing()
             self.state.close()
             self.tree.close()
             raise from_os_error(exc, f"write to {self.state.home.temporary}") from exc
 
     def close(self) -> None:
         """Idempotent."""
+        self._close_syncing()
         self.state.close()
         self.grain.close()
         self.tree.close()
@@ -77,7 +81,46 @@ class Folder:
                 raise TooHeavy from exc
             applied = self.state.index.applied_seq
             self.state.renew_index()
-            self._begin(light=False, applied=applied)
+            try:
+                self._begin(light=False, applied=applied)
+            except IndexLost as again:
+                raise DatabaseError(
+                    "The folder's index cannot be made: its op-log may be damaged, which `kvfs check` tells"
+                ) from again
+
+    def sync(self) -> None:
+        """Make durable what was put in place. Any thread may. Raises `FileSystemError`, `StorageFull`.
+
+        What failed since the last time shows in an error, but once: see `kvfs.doubt`.
+        """
+        try:
+            files.sync_all(self._syncing)
+        except OSError as exc:
+            raise from_os_error(exc, "make the files durable") from exc
+
+    def write_anew(self) -> None:
+        """Have all files durable that may not be since a sync failed. The writer's; raises `KvfsError`."""
+        state = self.state
+        self.begin(light=False)
+        try:
+            with sqlite.errors("write the files anew"):
+                recovery.write_anew(state, self.tree)
+            seq = self._commit()
+        except (OSError, NoKey) as exc:
+            state.rollback()
+            raise FileSystemError(f"Cannot write the folder's files anew: {exc}") from exc
+        except BaseException:
+            state.rollback()
+            raise
+        self.sync()
+        self.begin(light=False)
+        try:
+            state.note_durable(seq)
+            self._commit()
+        except BaseException:
+            state.rollback()
+            raise
+        self.synced_seq = seq
 
     def sight(self, key: str) -> tuple[Signature | None, Row | None]:
         """A key's file as it is now (None where there is none), and what is known of it."""
@@ -102,12 +145,26 @@ class Folder:
             return row is not None or signature is not None
         return row.signature != signature
 
+    def _commit(self) -> int:
+        """Commit what changed no file that it does not tell of; the seq of the last op."""
+        state = self.state
+        seq, _ = state.log.tail(state.connection)
+        state.commit_log()
+        state.commit_index(seq)
+        return seq
+
+    def _close_syncing(self) -> None:
+        if self._syncing >= 0:
+            os.close(self._syncing)
+            self._syncing = -1
+
     def _begin(self, *, light: bool, applied: int = 0) -> None:
         state = self.state
         state.begin()
         try:
             with sqlite.errors("recover"):
                 seq, _ = state.log.tail(state.connection)
+                state.check_tail(seq)
                 if light and state.index.applied_seq < seq:
                     raise TooHeavy
                 if state.index.applied_seq < 0:

@@ -19,13 +19,14 @@ somebody's edit came in between: it becomes an op as well, and ours is logged ag
 from __future__ import annotations
 
 import errno
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from kvfs import content_types, disk
 from kvfs.directory import files
 from kvfs.directory.files import Tree
-from kvfs.directory.looks import Signature
+from kvfs.directory.looks import Rights, Signature
 from kvfs.directory.names import NoKey, path_of
 from kvfs.directory.state import State, clear
 from kvfs.model import NS, Entry, FileValue, Op, OpType, Origin, Value, value_bytes, value_hash
@@ -86,6 +87,26 @@ def rebuild(state: State, tree: Tree, *, applied: int) -> None:
     clear(state.temporary)
 
 
+def write_anew(state: State, tree: Tree) -> None:
+    """Write each file again that may not be durable, so that the next sync is of what was just written.
+
+    What somebody else has done to a file since is not ours to undo; the next look finds it. What we took away
+    is a name that is gone: there is nothing to write.
+    """
+    for op in _last_ops(state, after=state.durable_seq()):
+        if op.entry is None:
+            continue
+        row = state.index.own(op.key)
+        with _Seen(tree, op.key) as seen:
+            # Also where it is not what was written: nobody has touched it, so the disk has lost it.
+            untouched = row is not None and row.signature is not None and row.signature == seen.signature
+            if untouched or seen.holds(op):
+                _write_again(state, tree, op, seen)
+            else:
+                _look_later(state, op)
+    clear(state.temporary)
+
+
 def log_overtaken(state: State, op: Op, displaced: FileValue | None, *, history_max_bytes: int) -> Op:
     """Log what an exchange displaced, which nobody had seen, and the op again after it; that repetition."""
     seq, ts_ns = state.log.tail(state.connection)
@@ -131,17 +152,21 @@ class _Seen:
         except NoKey:
             self.found = None
             self.taken = True
-        self._value = None if self.found is None else self.found.value
-        self.sha256 = None if self._value is None else value_hash(self._value)
+        self.value = None if self.found is None else self.found.value
+        self.sha256 = None if self.value is None else value_hash(self.value)
 
     @property
     def signature(self) -> Signature | None:
         return None if self.found is None else self.found.signature
 
     @property
+    def rights(self) -> Rights | None:
+        return None if self.found is None else self.found.rights
+
+    @property
     def empty(self) -> bool:
         """Whether there is a file, with nothing in it."""
-        return self._value is not None and not len(self._value)
+        return self.value is not None and not len(self.value)
 
     def holds(self, op: Op) -> bool:
         """Whether the file is what the op made of it."""
@@ -151,19 +176,19 @@ class _Seen:
         """Whether the file may be what a power cut left of an earlier state, or of the op's own."""
         if self.taken:
             return False
-        if self._value is None or not len(self._value):
+        if self.value is None or not len(self.value):
             return True
         if self.sha256 in _earlier_hashes(state, op, durable):
             return True
         value = state.redo_value(op)
-        return value is not None and _starts_with(value, self._value)
+        return value is not None and _starts_with(value, self.value)
 
     def __enter__(self) -> _Seen:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        if isinstance(self._value, FileValue):
-            self._value.close()
+        if isinstance(self.value, FileValue):
+            self.value.close()
 
 
 def _last_ops(state: State, *, after: int) -> list[Op]:
@@ -225,19 +250,57 @@ def _redo(state: State, tree: Tree, op: Op) -> None:
     files.remove(state.temporary, name)
     whole = state.log.op(state.connection, op.key, op.op_number)
     value = None if whole is None else state.redo_value(whole)
-    try:
+    with _where_it_can_be():
         if op.entry is None:
             tree.displace(op.key, name, state.temporary)
         elif value is not None:
             files.write_new(state.temporary, name, value)
             tree.place(op.key, name, state.temporary)
+    _look_later(state, op)
+    files.remove(state.temporary, name)
+
+
+def _write_again(state: State, tree: Tree, op: Op, seen: _Seen) -> None:
+    """Put the op's value in place of the file that has it, unless somebody changes that meanwhile."""
+    name = f"again-{op.seq}"
+    files.remove(state.temporary, name)
+    whole = state.log.op(state.connection, op.key, op.op_number)
+    value = None if whole is None else state.redo_value(whole)
+    if value is None and seen.holds(op):
+        value = seen.value
+    _look_later(state, op)
+    if value is None or whole is None:
+        return  # what was seen and not recorded is only in its file, and that is another one by now
+    expected: Signature | None = seen.signature
+    coming: Signature | None = files.write_new(state.temporary, name, value, seen.rights)
+    with _where_it_can_be():
+        while not _same(out := _exchanged(tree, op.key, name, state.temporary, coming), expected):
+            # Somebody was quicker: what came out goes back.
+            expected, coming = coming, out
+    files.remove(state.temporary, name)
+
+
+def _exchanged(tree: Tree, key: str, name: str, store: int, coming: Signature | None) -> Signature | None:
+    """Put what is at `name` in place, or nothing; what comes out is there then, and is returned."""
+    return tree.displace(key, name, store) if coming is None else tree.place(key, name, store)
+
+
+def _same(out: Signature | None, expected: Signature | None) -> bool:
+    if out is None or expected is None:
+        return out is expected
+    return out.moved(expected)
+
+
+@contextmanager
+def _where_it_can_be() -> Iterator[None]:
+    """What can never be put in place is left as it is."""
+    try:
+        yield
     except NoKey:
         pass
     except OSError as exc:
         if exc.errno not in _FOR_GOOD:
             raise
-    _look_later(state, op)
-    files.remove(state.temporary, name)
 
 
 def _in_memory(state: State, value: FileValue) -> Value:

@@ -33,7 +33,7 @@ from kvfs import disk, retention, sqlite
 from kvfs.blobs import Blobs
 from kvfs.directory import audit
 from kvfs.directory.audit import UNREADABLE
-from kvfs.directory.state import ASIDE, LOG_NAME, Home, held, make_log, new_log_id
+from kvfs.directory.state import ASIDE, LOG_NAME, NO_LOG, Home, held, make_log, new_log_id
 from kvfs.errors import KvfsError, from_os_error
 from kvfs.model import NS, OpType, Origin, value_hash
 from kvfs.oplog import BLOB, GAP, OpLog
@@ -159,11 +159,14 @@ class _Repair:
             return "it is empty"
         try:
             with sqlite.untouched(self._home.log) as connection:
+                # First: what a newer kvfs has written, this one cannot call damaged.
+                log_id = self._log.log_id(connection)
                 damage = audit.damage(connection)
                 if damage is not None:
                     return damage
-                log_id = self._log.log_id(connection)
                 tail = 0
+                if log_id is None and os.path.exists(self._home.index):
+                    return NO_LOG
                 if log_id is not None:
                     tail = self._log.tail(connection)[0]
                     # SQLite does not see a changed byte of a row.

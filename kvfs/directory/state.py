@@ -9,6 +9,7 @@
 <table>.blobs/  durable: large values of the op-log, see `kvfs.blobs`
 <table>.index   disposable: see `kvfs.directory.index`
 <table>.oplog.damaged-<time>    a damaged op-log that was set aside, see `kvfs.directory.repair`
+<table>.doubt   there while what the disk has is in doubt: why, see `kvfs.doubt`
 <table>.lock    held by whoever is writing, from before the first look at a file until the index tells
                 of the last one; so of two processes on one folder only one writes at a time
 tmp/<table>/    files on their way to their places: on the file system of the keys, so beside the folder
@@ -37,15 +38,17 @@ from kvfs import disk, idempotency, imports, retention, sqlite
 from kvfs.blobs import Blobs
 from kvfs.directory import files
 from kvfs.directory.index import Index, boot_id
-from kvfs.errors import DatabaseError, InvalidSqliteHeader, KvfsError, Overloaded, from_os_error
+from kvfs.errors import DatabaseError, KvfsError, Overloaded, from_os_error
 from kvfs.imports import LastImport
 from kvfs.model import Entry, Op, OpType, Origin, Value, value_bytes
 from kvfs.oplog import OpLog
 from kvfs.paths import STATE_DIR, TABLE_DEFAULT
+from kvfs.registry import check_formats
 from kvfs.sqlite import ReadPool, SqlValue, fetch, sql_value, stored_value
 
 LOG_NAME: Final = "files"
 ASIDE: Final = ".damaged-"
+NO_LOG: Final = "there is no log in it"
 _LOG_FILE: Final = re.compile(rf"(.+?)\.oplog(?:{re.escape(ASIDE)}.*)?")
 _NO_WRITING: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _HASH_CHARS: Final = 16
@@ -104,6 +107,10 @@ class Home:
         return os.path.join(self.path, f"{self.table}.lock")
 
     @property
+    def doubt(self) -> str:
+        return os.path.join(self.path, f"{self.table}.doubt")
+
+    @property
     def watch(self) -> str:
         return os.path.join(self.path, f"{self.table}.watch")
 
@@ -138,7 +145,7 @@ def open_state(home: Home) -> State:
     """Open a folder store's state. Where nothing can be written there, it is one of its own, for as long as
     it is open, with the past that the op-log has (`ephemeral`).
 
-    Raises `DatabaseError` for a damaged op-log, `FileSystemError`, `StorageFull`.
+    Raises `DatabaseError` for a damaged op-log, `NewerFormat`, `FileSystemError`, `StorageFull`.
     """
     try:
         return State(home)
@@ -181,10 +188,10 @@ class State:
             # Opening changes what another process may be using.
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             self._check_log()
-            self._writing = sqlite.connect(home.log, create=True, shrinkable=True)
+            self._writing = sqlite.connect(home.log, create=True, shrinkable=True, accept=check_formats)
         except BaseException as exc:
             self._close_files()
-            if isinstance(exc, InvalidSqliteHeader):
+            if isinstance(exc, KvfsError) and sqlite.is_damage(exc):
                 raise _damaged(home, exc) from exc
             raise
         self._log_path = home.log
@@ -236,6 +243,19 @@ class State:
     def replaced(self) -> bool:
         """Whether another op-log is now where this one was opened."""
         return disk.identity(self._log_path) != self._log_identity
+
+    def check_tail(self, seq: int) -> None:
+        """Raise `DatabaseError` where the op-log, which ends with this seq, has had more.
+
+        SQLite takes a write-ahead log for whole up to where it is damaged; but an op is applied, which the
+        index tells, when it is durable.
+        """
+        applied = self.index.applied_seq
+        if applied > seq:
+            raise _damaged(
+                self.home,
+                f"its last ops are missing: the index has those up to seq {applied}, and it up to {seq}",
+            )
 
     def renew_index(self) -> None:
         """Begin a new index, in place of one that is lost; between `begin`s."""
@@ -366,6 +386,9 @@ class State:
             with sqlite.errors("open the op-log"):
                 log_id = self.log.log_id(self._writing)
                 if log_id is None:
+                    # An index is made after the log. All that there was may have been in a write-ahead log.
+                    if os.path.exists(self.home.index):
+                        raise _damaged(self.home, NO_LOG)
                     log_id = new_log_id()
                     with self._writing:
                         make_log(self.log, self._writing, log_id)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-from kvfs import idempotency, pruning, sqlite
+from kvfs import idempotency, pruning, sqlite, verification
 from kvfs.config import Config
 from kvfs.directory import backup, files
 from kvfs.directory.batch import Batch, close_value, read_file, upload
@@ -30,6 +30,7 @@ from kvfs.directory.recording import Recording
 from kvfs.directory.scan import changed_folders, scan
 from kvfs.directory.state import Home
 from kvfs.directory.survey import survey
+from kvfs.doubt import Doubt
 from kvfs.errors import FileSystemError, Overloaded, PathConflict, from_os_error
 from kvfs.imports import LastImport
 from kvfs.model import Entry, FileValue, KeyState, Op, OpType, Value
@@ -74,6 +75,7 @@ class DirectoryStore:
         # What the writer is at: the writer's alone.
         self._light = False
         self._batch: Batch | None = None
+        self.doubt = Doubt(self._path, FileSystemError, marker=Home.of(db, table, config.state_dir).doubt)
         if os.path.isdir(self._path) or Home.of(db, table, config.state_dir).known():
             self._come_into_being()
 
@@ -178,6 +180,7 @@ class DirectoryStore:
 
     def begin(self, *, light: bool) -> None:
         self._light = light
+        self.doubt.check()
         if light and self._config.sync_files:
             raise TooHeavy
         if self._folder is None and os.path.isdir(self._path):
@@ -252,7 +255,8 @@ class DirectoryStore:
     def write(self, ops: Sequence[Op]) -> None:
         self.create()
         assert self._batch is not None
-        self._batch.write(ops)
+        with self.doubt:
+            self._batch.write(ops)
 
     def prune(self, walk: Walk, cut: Cut) -> Step:
         if self._batch is None:
@@ -299,17 +303,19 @@ class DirectoryStore:
 
     def checkpoint(self) -> None:
         if self._folder is not None:
-            with self._folder.state.log_readers.borrow() as connection:
+            with self.doubt, self._folder.state.log_readers.borrow() as connection:
                 sqlite.checkpoint(connection)
 
     def commit(self) -> None:
         if self._batch is not None:
-            self._there.state.commit_log()
+            with self.doubt:
+                self._there.state.commit_log()
 
     def finish(self) -> None:
         batch, self._batch = self._batch, None
         if batch is not None:
-            batch.finish()
+            with self.doubt:
+                batch.finish()
 
     def rollback(self) -> None:
         batch, self._batch = self._batch, None
@@ -369,17 +375,25 @@ class DirectoryStore:
         folder = self._folder
         if folder is None or folder.state.ephemeral or folder.state.index.applied_seq == folder.synced_seq:
             return None
+        self.doubt.look()
+        if self.doubt.reason is not None:
+            return None
         seq = folder.state.index.applied_seq
-        try:
-            files.sync_file_system(folder.tree.root)
-        except OSError as exc:
-            raise from_os_error(exc, "make the files durable") from exc
+        with self.doubt:
+            folder.sync()
         return seq
 
     def synced(self, mark: int) -> None:
         folder = self._there
         folder.state.note_durable(mark)
         folder.synced_seq = max(folder.synced_seq, mark)
+
+    def verify(self) -> None:
+        folder = self._folder
+        if folder is not None and not folder.state.ephemeral:
+            verification.verify(folder.state.home.log)
+            folder.write_anew()
+        self.doubt.dispel()
 
     def replaced(self) -> bool:
         try:
@@ -407,7 +421,8 @@ class DirectoryStore:
         return FolderStatus(
             path=self._path,
             table=self.name,
-            readonly=folder.state.ephemeral,
+            readonly=folder.state.ephemeral or self.doubt.reason is not None,
+            in_doubt=self.doubt.reason,
             keys=keys,
             folders=folders,
             watcher=_watcher(recording, seen),
@@ -457,6 +472,8 @@ class DirectoryStore:
         with self._opening:
             if self._folder is None:
                 self._folder = Folder(self._db, self.name, self._config)
+                sqlite.watch_checkpoints(self._folder.state.connection, self.doubt)
+                self.doubt.look()
                 self._begin_recording(self._folder)
             return self._folder
 

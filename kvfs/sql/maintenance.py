@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 import apsw
 
-from kvfs import disk, sqlite
+from kvfs import disk, registry, sqlite
 from kvfs.database import Database
 from kvfs.errors import (
     DatabaseError,
@@ -23,15 +23,14 @@ from kvfs.errors import (
     InvalidDbPath,
     InvalidParameters,
 )
+from kvfs.oplog import OpLog
 from kvfs.pending import Pending
+from kvfs.registry import check_formats
 from kvfs.sql.interrupts import Interrupter
-from kvfs.sqlite import fetch
+from kvfs.triggers import Triggers
 from kvfs.writer import Writer
 
 T = TypeVar("T")
-
-MAX_PROBLEMS: Final = 100
-"""How many problems a check tells of."""
 
 _STEP_PAGES: Final = 4096
 _PAUSE_S: Final = 0.005
@@ -64,9 +63,13 @@ class Maintenance:
     # --- what reads: blocks ------------------------------------------------------------------------------
 
     def check(self, *, quick: bool, deadline: float) -> list[str]:
-        """What is wrong with the file, `MAX_PROBLEMS` at most; nothing in a sound one."""
+        """What is wrong with the file, `sqlite.MAX_PROBLEMS` at most; nothing in a sound one.
+
+        Unless `quick`, that is also each row of a KV table that is not what its op-log says.
+        """
         with self._connected(deadline, readonly=True) as connection:
-            return check(connection, quick=quick)
+            problems = sqlite.check(connection, quick=quick)
+            return problems if quick or problems else _check_rows(connection)
 
     def copy_into(self, path: str, *, deadline: float) -> int:
         """Write a compact copy to a path where nothing is; how many bytes it has.
@@ -98,7 +101,7 @@ class Maintenance:
 
         Blocks while the source is checked and copied. Its KV tables' op-logs get new identities, so that
         followers of the old ones are told. Raises `InvalidParameters` for a source that is damaged,
-        is not UTF-8, or is the database itself.
+        is not UTF-8, or is the database itself, `NewerFormat` for one of a newer kvfs.
         """
         if disk.identity(source) == disk.identity(self._database.path):
             raise InvalidParameters("src_path is the database itself")
@@ -129,12 +132,12 @@ class Maintenance:
         """A sound copy of the source, in pages of the size that the database has."""
         with self._connected(deadline, readonly=True) as connection:
             page_bytes = int(connection.pragma("page_size"))
-        original = sqlite.connect(source, readonly=True, deadline=deadline)
+        original = sqlite.connect(source, readonly=True, accept=check_formats, deadline=deadline)
         try:
             with self._interrupter.running(original, deadline), sqlite.errors("read the backup"):
                 if original.pragma("encoding") != "UTF-8":
                     raise InvalidParameters("src_path: the text encoding is not UTF-8")
-                problems = check(original, quick=False)
+                problems = sqlite.check(original, quick=False)
                 if problems:
                     raise InvalidParameters(f"src_path is damaged: {problems[0]}")
                 original.pragma("page_size", page_bytes)
@@ -195,15 +198,16 @@ class Maintenance:
             connection.close()
 
 
-def check(connection: apsw.Connection, *, quick: bool) -> list[str]:
-    """What is wrong with a database, as SQLite tells it."""
-    pragma = "quick_check" if quick else "integrity_check"
-    try:
-        told = [str(row[0]) for row in fetch(connection, f"PRAGMA {pragma}({MAX_PROBLEMS})")]
-    except apsw.CorruptError as exc:
-        # So damaged that not even this can be told in full.
-        return [str(exc)]
-    return [] if told == ["ok"] else told
+def _check_rows(connection: apsw.Connection) -> list[str]:
+    """SQLite does not see that bytes of a value have changed; but each value is twice in the file."""
+    problems: list[str] = []
+    for name in registry.names(connection):
+        if sqlite.has_table(connection, name):
+            keys = Triggers(name, OpLog(name).table).differences(
+                connection, sqlite.MAX_PROBLEMS - len(problems)
+            )
+            problems += [f"{name}: {key!r} is not what its last operation says" for key in keys]
+    return problems
 
 
 def _optimize(connection: apsw.Connection, deadline: float) -> None:

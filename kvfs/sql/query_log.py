@@ -1,6 +1,7 @@
 """The query log: what SQL ran on which database, when, for how long, and what came of it.
 
-One SQLite file for a server, `<data dir>/.kvfs/queries.db`, outside every user's database. Format:
+One SQLite file for a server, `<data dir>/.kvfs/queries.db`, outside every user's database. Format, version 1,
+which is its `user_version` (0 in files from before that was noted):
 
     id          INTEGER  the order in which entries were written; never reused
     db          TEXT     the real path of the database
@@ -11,7 +12,7 @@ One SQLite file for a server, `<data dir>/.kvfs/queries.db`, outside every user'
     error       TEXT     NULL where it succeeded
 
 It is a convenience, not a record: entries wait in memory for a moment, and are lost with a killed process;
-a file that is damaged is begun anew.
+a file that is damaged is begun anew. One of a newer version is left as it is, and neither read nor written.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from typing import Final
 import apsw
 
 from kvfs import disk, sqlite
-from kvfs.errors import KvfsError, from_os_error
+from kvfs.errors import KvfsError, NewerFormat, from_os_error
 from kvfs.model import NS
 from kvfs.paths import STATE_DIR
 from kvfs.sql.model import Executed
@@ -40,6 +41,7 @@ _LOG = logging.getLogger("kvfs.sql.query_log")
 MAX_ENTRIES: Final = 10_000
 """How many entries of one database are kept."""
 
+_FORMAT: Final = 1
 _MAX_SQL_CHARS: Final = 10_000
 _MAX_WAITING: Final = 20_000
 _FLUSH_S: Final = 0.25
@@ -254,18 +256,36 @@ class QueryLog:
 
     def _connect(self) -> apsw.Connection:
         deadline = time.monotonic() + _LOCKED_WAIT_S
-        connection = sqlite.connect(self._path, create=True, synchronous="OFF", deadline=deadline)
+        connection = sqlite.connect(
+            self._path, create=True, synchronous="OFF", accept=_check_format, deadline=deadline
+        )
         try:
             with sqlite.errors("make the query log"):
                 sqlite.retry_busy(lambda: connection.execute(_SCHEMA), deadline)
+                if connection.pragma("user_version") != _FORMAT:
+                    sqlite.retry_busy(lambda: connection.pragma("user_version", _FORMAT), deadline)
         except BaseException:
             connection.close()
             raise
         return connection
 
 
+def _check_format(connection: apsw.Connection) -> None:
+    found = connection.pragma("user_version")
+    if found > _FORMAT:
+        raise NewerFormat(
+            f"The query log has format {found}, written by a newer kvfs; this one knows {_FORMAT}"
+        )
+
+
 def _row(db: str, executed: Executed) -> tuple[SqlValue, ...]:
-    sql = executed.sql
+    sql = _storable(executed.sql)
     if len(sql) > _MAX_SQL_CHARS:
         sql = sql[: _MAX_SQL_CHARS - 1] + "…"
-    return db, sql, executed.ts_ns, round(executed.duration_s * 1e6), executed.rows, executed.error
+    error = None if executed.error is None else _storable(executed.error)
+    return db, sql, executed.ts_ns, round(executed.duration_s * 1e6), executed.rows, error
+
+
+def _storable(text: str) -> str:
+    """Text that SQLite takes: what ran, and failed for it, may be no Unicode."""
+    return text.encode(errors="replace").decode()

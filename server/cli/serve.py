@@ -64,6 +64,24 @@ class WorkerCount(click.ParamType[int]):
     help="The most writes that wait for one database; one more is OVERLOADED.",
 )
 @option(
+    "--max-connections",
+    default=4096,
+    type=_POSITIVE,
+    help="The most clients that are connected at once; one more is OVERLOADED.",
+)
+@option(
+    "--keep-alive",
+    default=75.0,
+    type=click.FloatRange(min=0.1),
+    help="Close a connection on which no request comes, or not all of its head, for so many seconds.",
+)
+@option(
+    "--send-stall",
+    default=60.0,
+    type=click.FloatRange(min=0.1),
+    help="Break a connection whose client takes nothing of an answer for so many seconds.",
+)
+@option(
     "--max-open",
     default=64,
     type=_POSITIVE,
@@ -139,6 +157,9 @@ def serve(
     max_value_bytes: int,
     max_batch_items: int,
     max_queue: int,
+    max_connections: int,
+    keep_alive: float,
+    send_stall: float,
     max_open: int,
     idle_close: float,
     history_scan_cap: int,
@@ -160,6 +181,7 @@ def serve(
 
     from kvfs.config import Config
     from server import app, logs, supervising
+    from server.protocol import Bounds
     from server.tokens import Source
 
     check_tokens_set()
@@ -175,6 +197,7 @@ def serve(
         access_log=access_log,
         feed_checkpoint_s=feed_checkpoint,
         feed_stall_s=feed_stall,
+        bounds=Bounds(connections=max_connections, keep_alive_s=keep_alive, stall_s=send_stall),
         config=Config(
             max_value_bytes=max_value_bytes,
             max_batch_items=max_batch_items,

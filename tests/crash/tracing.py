@@ -70,27 +70,13 @@ class Stepper:
         self._process.stdin.flush()
         told: list[dict[str, Any]] = []
         pid: int = self._told_until("stopped", told)
-        with self._traced(pid, injected):
+        with traced(pid, CHANGING, injected, self._trace):
             os.kill(pid, signal.SIGCONT)
             code: int = self._told_until("ended", told)
         calls: Counter[str] = Counter()
         for (_, call), times in Counter(_CALL.findall(self._trace.read_text())).items():
             calls[call] = max(calls[call], times)
         return Ran(told, code, calls)
-
-    @contextmanager
-    def _traced(self, pid: int, injected: Sequence[str]) -> Iterator[None]:
-        wanted = ",".join(f"?{call}" for call in CHANGING)
-        command = ["strace", "-f", "-p", str(pid), "-o", str(self._trace), "-e", f"trace={wanted}"]
-        for expression in injected:
-            command += ["-e", f"inject=?{expression}"]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
-            assert strace.stderr is not None
-            said = strace.stderr.readline()
-            if "attached" not in said:
-                os.kill(pid, signal.SIGKILL)
-                pytest.skip(f"cannot trace a process here: {said.strip()}")
-            yield
 
     def _told_until(self, awaited: str, told: list[dict[str, Any]]) -> Any:
         """What the awaited fact says; what is told before it goes to `told`."""
@@ -101,6 +87,36 @@ class Stepper:
                 return fact[awaited]
             told.append(fact)
         raise AssertionError(f"the steps ended before they told what is {awaited}")
+
+
+@contextmanager
+def traced(
+    pid: int, calls: Sequence[str], injected: Sequence[str], trace: Path, *, path: Path | None = None
+) -> Iterator[None]:
+    """Trace these calls of a process, with what `injected` says (strace's expressions), until the end.
+
+    With `path` only calls on that file. Skips the test where that cannot be done; then the process is killed.
+    """
+    if shutil.which("strace") is None:
+        pytest.skip("there is no strace")
+    wanted = ",".join(f"?{call}" for call in calls)
+    command = ["strace", "-f", "-p", str(pid), "-o", str(trace), "-e", f"trace={wanted}"]
+    if path is not None:
+        command += ["-P", str(path)]
+    for expression in injected:
+        command += ["-e", f"inject=?{expression}"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
+        assert strace.stderr is not None
+        said = strace.stderr.readline()
+        while "Requested path" in said:  # strace tells what a symlink on the way means
+            said = strace.stderr.readline()
+        if "attached" not in said:
+            os.kill(pid, signal.SIGKILL)
+            pytest.skip(f"cannot trace a process here: {said.strip()}")
+        try:
+            yield
+        finally:
+            strace.terminate()
 
 
 @contextmanager

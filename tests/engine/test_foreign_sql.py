@@ -503,3 +503,14 @@ def _write_row(oracle: apsw.Connection, key: str, value: bytes | None) -> None:
             "INSERT INTO t (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
         )
         oracle.execute(upsert, (key, value.decode()))
+
+
+def test_a_row_that_is_renamed_and_changed_in_one_statement_is_what_its_log_says(table: Place) -> None:
+    """It comes with the number that it had, which may be the one that its new key is given."""
+    with table.store() as store:
+        store.set("a", b"[1]")
+        store.set("b", b"[1]")
+        store.set("b", b"[2]")
+        table.sql(f"UPDATE {TABLE} SET key = key || ' renamed', value = value || 'x'")
+        assert [value_of(store, key) for key in [*store.keys()]] == [b"[1]x", b"[2]x"]
+        assert store.sql.maintenance.check(quick=False, deadline=time.monotonic() + 30) == []

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from kvfs.engine import Engine
-from kvfs.errors import DeadlineExceeded, Overloaded
+from kvfs.errors import DeadlineExceeded, KvfsError, Overloaded
 from kvfs.handle import Handle
 from kvfs.sql.interrupts import Interrupter
 from kvfs.sql.model import Failure, Item
@@ -131,3 +131,12 @@ def test_whoever_drops_a_kv_table_is_told_how_to_empty_it(table: Place) -> None:
             f"{TABLE} is a KV table: it cannot be dropped or altered; delete its keys instead"
         )
         assert [*store.keys()] == ["k"]
+
+
+def test_sql_that_is_no_unicode_fails_and_the_query_log_goes_on(table: Place) -> None:
+    with table.store() as store:
+        with pytest.raises(KvfsError):
+            store.sql.query("SELECT '\udc80'")
+        assert store.sql.query("SELECT 1").rows == ((1,),)
+        entries, _ = store.sql.history()
+        assert [entry.error is None for entry in entries] == [True, False]

@@ -53,7 +53,7 @@ STATUSES = {
 }
 """The contract's table."""
 
-ADDED = {"IMPORT_CONFLICT": 409, "INTERNAL_ERROR": 500, "RANGE_NOT_SATISFIABLE": 416}
+ADDED = {"IMPORT_CONFLICT": 409, "INTERNAL_ERROR": 500, "NEWER_FORMAT": 500, "RANGE_NOT_SATISFIABLE": 416}
 """What the server has besides."""
 
 READS = [("GET", ""), ("HEAD", ""), ("GET", "entry")]

@@ -23,7 +23,14 @@ from tests.http.stores import TABLE, Store
 from tests.http.wire import BASE, Connection, Endpoint, refused, request, target_of
 from tests.polling import eventually
 
-HEALTH = {"status": "ok", "version": kvfs.__version__, "uptime_seconds": int, "sqlite_version": str}
+HEALTH = {
+    "status": "ok",
+    "version": kvfs.__version__,
+    "uptime_seconds": int,
+    "failed_stores": 0,
+    "read_only_stores": 0,
+    "sqlite_version": str,
+}
 ANY_PATH = "--allow-any-absolute-db-path"
 ENDS_S = 10.0
 

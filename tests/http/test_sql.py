@@ -57,6 +57,14 @@ def test_integers_are_exact_in_the_text_of_the_answer(file: SqlFile) -> None:
     assert b'[{"n":9223372036854775807}]' in file.send(body).body
 
 
+def test_values_nested_too_deep_beside_an_inexact_number_are_400(file: SqlFile) -> None:
+    """Python's parser, which is asked to tell what such a number was, takes no more than some levels."""
+    deep = b"[" * 1015 + b"]" * 1015
+    body = b'{"transaction": [{"query": "SELECT ?", "values": [1e30, %s]}]}' % deep
+    target = target_of(f"{BASE}/db", db=file.path)
+    assert refused(file.server.ask("POST", target, body), 400, "INVALID_PARAMETERS")["reqIdx"] == -1
+
+
 def test_caps_are_400(file: SqlFile) -> None:
     file.did("CREATE TABLE t (a)")
     many = {"transaction": [{"statement": "INSERT INTO t VALUES (1)"}] * 10_001}

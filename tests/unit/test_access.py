@@ -86,6 +86,21 @@ def test_every_token_is_compared_in_constant_time_whichever_it_is(monkeypatch: p
         assert {len(digest) for pair in compared for digest in pair} == {32}
 
 
+def test_links_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, params = split(links.target(TOKEN, "/kv/{key}", key="k", params={}, expires_s=1))
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(ours: bytes, theirs: bytes) -> bool:
+        compared.append((ours, theirs))
+        return compare_digest(ours, theirs)
+
+    monkeypatch.setattr("hmac.compare_digest", compare)
+    assert links.signed(TOKEN, "/kv/{key}", key="k", params=params)
+    assert not links.signed(TOKEN, "/kv/{key}", key="l", params=params)
+    assert len(compared) == 2
+    assert {len(ours) for ours, _ in compared} == {32}
+
+
 PARAMS = st.dictionaries(TEXTS.filter(bool), TEXTS, max_size=4)
 TOKEN = tokens.whole("secret")
 

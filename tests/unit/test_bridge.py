@@ -47,7 +47,13 @@ class FakeEngine:
         return self._lease() if self.open else None
 
     def lease(
-        self, db: str, table: str | None, *, create: bool = False, first: Write | None = None
+        self,
+        db: str,
+        table: str | None,
+        *,
+        create: bool = False,
+        first: Write | None = None,
+        deadline: float | None = None,
     ) -> FakeLease:
         self.opened += 1
         assert self.may_open.wait(10)
