@@ -19,6 +19,7 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3 python3.12 python3.13 pytho
 
 help:
 	@echo "targets: serve test check format examples reference stores bench fuzz soak soak-tests lock clean"
+	@echo "  fuzz        made-up inputs for all that reads what others write"
 	@echo "  soak        servers put through faults, for ten minutes; more by ARGS=\"--minutes 60\""
 	@echo "  soak-tests  the tests that take too long for test"
 
