@@ -15,10 +15,13 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3 python3.12 python3.13 pytho
 	$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format examples reference stores bench fuzz soak lock clean
+.PHONY: help serve test check format examples reference stores bench fuzz soak soak-tests lock clean
 
 help:
-	@echo "targets: serve test check format examples reference stores bench fuzz soak lock clean"
+	@echo "targets: serve test check format examples reference stores bench fuzz soak soak-tests lock clean"
+	@echo "  fuzz        made-up inputs for all that reads what others write"
+	@echo "  soak        servers put through faults, for ten minutes; more by ARGS=\"--minutes 60\""
+	@echo "  soak-tests  the tests that take too long for test"
 
 # exec: a signal sent to the recipe's process reaches the server itself.
 serve: $(READY)
@@ -30,7 +33,11 @@ WORKERS ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 test: $(READY)
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
+# What each run comes to is kept in build/soak.jsonl, where runs add up.
 soak: $(READY)
+	@$(BIN)/python -m tests.soak $(ARGS)
+
+soak-tests: $(READY)
 	@$(BIN)/python -m pytest -m soak --timeout=3600 $(ARGS)
 
 # Made-up inputs for all that reads what others write: make fuzz ARGS="--inputs 1000000 --seed 7".

@@ -220,7 +220,8 @@ def commit(connection: apsw.Connection, *, can_cache: bool = True) -> None:
         connection.execute("COMMIT", can_cache=can_cache)
     except apsw.IOError as exc:
         # The commit record may have reached the disk before the sync of it failed.
-        raise DatabaseError(f"Cannot commit: {exc}", outcome="unknown") from exc
+        error = translate(exc, "commit")
+        raise type(error)(error.message, outcome="unknown", **error.details) from exc
     except apsw.Error as exc:
         raise translate(exc, "commit") from exc
 

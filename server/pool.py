@@ -43,6 +43,12 @@ class FairPool:
 
     def __init__(self, name: str, threads: int, max_waiting: int) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        # All of them begin now: whoever starts a thread for which there is no memory may wait for it forever
+        # (python/cpython#140746), and that must never be the loop.
+        begun = threading.Barrier(threads + 1)
+        for _ in range(threads):
+            self._executor.submit(begun.wait)
+        begun.wait()
         self._threads = threads
         self._places = max_waiting
         self._lock = threading.Lock()

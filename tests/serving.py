@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
 from tests.polling import eventually
 
 ROOT = Path(__file__).resolve().parents[1]
-START_S = 20.0
+START_S = 60.0
 _URL = re.compile(r"http://([0-9.]+):([0-9]+)")
 
 
@@ -22,10 +24,11 @@ class ServerProcess:
     It has few stores open at once: each folder that is watched takes one of the few inotify instances that a
     user may have (`fs.inotify.max_user_instances`), and many servers run at once here.
 
-    As a context manager it is started and stopped. What it says is kept in `log`.
+    As a context manager it is started and stopped. What it says is kept in `log`. `variables` are added to
+    its environment.
     """
 
-    def __init__(self, home: Path, *options: str) -> None:
+    def __init__(self, home: Path, *options: str, variables: Mapping[str, str] | None = None) -> None:
         self.log = home / "server.log"
         self.host = ""
         self.port = 0
@@ -33,12 +36,29 @@ class ServerProcess:
             sys.executable, "-m", "server", "serve", "--port", "0", "--data-dir", str(home / "data"),
             "--allow-any-absolute-db-path", "--max-open", "12", *options,
         ]  # fmt: skip
+        self._variables = variables
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and has not ended."""
+        return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
         """Start, and wait until it listens."""
         with self.log.open("wb") as log:
-            process = subprocess.Popen(self._command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                env={**os.environ, **(self._variables or {})},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
         self._process = process
 
         def listens() -> bool:

@@ -408,6 +408,9 @@ class _Scans:
         self._ended_at: float | None = None
         self._found: Iterator[str] | None = None
         self._spent_s = 0.0
+        # What the last scan cost, and what the one under way has cost, of the processor's time: the process
+        # may be stopped meanwhile, or starved, and that must not put off the next scan.
+        self._cost_s = self._worked_s = 0.0
 
     def want(self) -> None:
         """Scan soon; if a scan is under way, once more after it."""
@@ -417,9 +420,10 @@ class _Scans:
         """When to call `some`; None: not before a scan is wanted."""
         if self._found is not None:
             return 0.0
-        spent_s = self.last_s or 0.0
         if self._ended_at is None:
             return 0.0 if self._wanted else None
+        # Where there are no events, somebody else's machine works for a scan.
+        spent_s = (self.last_s or 0.0) if blind else self._cost_s
         if self._wanted:
             return self._ended_at + spent_s / _WANTED_SCAN_SHARE
         if blind:
@@ -430,12 +434,12 @@ class _Scans:
 
     def some(self, *, blind: bool) -> list[str]:
         """Some keys of the scan that is under way, or due."""
-        due_at, began = self.next_due(blind=blind), time.monotonic()
+        due_at, began, began_work = self.next_due(blind=blind), time.monotonic(), time.thread_time()
         if due_at is None or began < due_at:
             return []
         if self._found is None:
             self.routine, self._wanted = not self._wanted, False
-            self._found, self._spent_s = self._look.differing(), 0.0
+            self._found, self._spent_s, self._worked_s = self._look.differing(), 0.0, 0.0
         try:
             keys = list(islice(self._found, _SLICE))
         except BaseException:
@@ -443,9 +447,10 @@ class _Scans:
             raise
         now = time.monotonic()
         self._spent_s += now - began
+        self._worked_s += time.thread_time() - began_work
         if len(keys) < _SLICE:
             self.count += 1
-            self.last_s, self.last_at_s = self._spent_s, time.time()
+            self.last_s, self.last_at_s, self._cost_s = self._spent_s, time.time(), self._worked_s
             self._found, self._ended_at = None, now
             self._stretch = self._chance.uniform(1.0, 1.0 + _JITTER)
         return keys

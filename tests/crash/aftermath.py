@@ -34,7 +34,7 @@ def nothing_is_lost(
             store.prune(keep_last=keep_last)
         keys = [*store.keys()]
         values = {key: whole(store.get(key)) for key in keys}
-    log = _log(db, directory)
+    log = logged(db, directory)
     missing = acknowledged.missing_from(log, keep_last=keep_last)
     assert not missing, (
         f"{len(missing)} of {len(acknowledged.acks)} acknowledged ops are not in the log of {len(log)}: "
@@ -47,11 +47,21 @@ def nothing_is_lost(
     return log
 
 
-def _log(db: Path, directory: bool) -> list[Logged]:
+def logged(db: Path, directory: bool) -> list[Logged]:
     """The checked log; empty where the crash came before there was a store."""
     if not directory:
         return invariants.check_table(db).get(TABLE, [])
     return invariants.check_folder(db, TABLE, crashed=True) if (db / ".kvfs").exists() else []
+
+
+def as_told(log: list[Logged], acknowledged: Acknowledged) -> None:
+    """What was refused is not in the log, and of a batch without an answer all or nothing."""
+    there = {(op.key, op.value_hash.hex()) for op in log if op.value_hash is not None}
+    done = [digests for digests in acknowledged.refused if there & digests.items()]
+    assert not done, f"{len(done)} writes were done that were refused: {done[:3]}"
+    torn = [digests for digests in acknowledged.unknown if 0 < len(there & digests.items()) < len(digests)]
+    assert not torn, f"{len(torn)} batches were done by half: {torn[:3]}"
+    counted_once(log, acknowledged, unanswered=acknowledged.unanswered(COUNTER))
 
 
 def counted_once(log: list[Logged], acknowledged: Acknowledged, *, unanswered: int) -> None:
@@ -60,4 +70,5 @@ def counted_once(log: list[Logged], acknowledged: Acknowledged, *, unanswered: i
     assert counts == [b"%d" % number for number in range(1, len(counts) + 1)]
     doubtful = sum(ack.key == COUNTER for ack in acknowledged.doubtful)
     answered = sum(ack.key == COUNTER for ack in acknowledged.acks) - doubtful
-    assert answered <= len(counts) <= answered + doubtful + unanswered
+    most = answered + doubtful + unanswered
+    assert answered <= len(counts) <= most, f"{len(counts)} counted, of {answered} to {most}"

@@ -29,6 +29,7 @@ from pathlib import Path
 import pytest
 
 from tests.polling import eventually
+from tests.serving import ServerProcess
 
 EXT4_IOC_SHUTDOWN = 0x8004587D
 NOLOGFLUSH = 2
@@ -105,6 +106,19 @@ def rebooted(home: Path, command: list[str]) -> list[str]:
     boot_id.write_text(f"{uuid.uuid4()}\n")
     bind = 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"'
     return ["unshare", "--mount", "sh", "-c", bind, str(boot_id), *command]
+
+
+class RebootedServer(ServerProcess):
+    """A server whose every start is on a machine just booted."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
+        self._home = home
+        self._plain = self._command
+
+    def start(self) -> None:
+        self._command = rebooted(self._home, self._plain)
+        super().start()
 
 
 def _read(file: Path) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from kvfs.errors import NotFound
+from kvfs.errors import CasMismatch, NotFound
 from kvfs.handle import Handle
-from kvfs.model import INLINE_MAX_BYTES, BatchSet, Set
+from kvfs.model import INLINE_MAX_BYTES, BatchSet, Conditions, FileValue, Set
 from tests.contract.driver import Driver, Item, StoreError
 
 
@@ -37,6 +37,24 @@ class EngineTarget:
         sets = tuple(Set(key, value, "text/plain") for key, value in items)
         return [result.op_number for result in self._store.apply(BatchSet(sets)).results]
 
+    def get(self, key: str) -> tuple[int, bytes] | None:
+        try:
+            entry = self._store.get(key)
+        except NotFound:
+            return None
+        assert entry.value is not None
+        if isinstance(entry.value, FileValue):
+            with entry.value:
+                return entry.op_number, entry.value.read()
+        return entry.op_number, entry.value
+
+    def swap(self, key: str, value: bytes, op_number: int) -> int | None:
+        swap = Set(key, value, "text/plain", conditions=Conditions(etags=(str(op_number),)))
+        try:
+            return self._store.apply(swap).result.op_number
+        except CasMismatch:
+            return None
+
 
 class HttpTarget:
     """Over HTTP."""
@@ -62,3 +80,20 @@ class HttpTarget:
     def set_many(self, items: list[tuple[str, bytes]]) -> list[int]:
         results = self._store.batch_set([Item(key, value.decode(errors="replace")) for key, value in items])
         return [result.op_number or 0 for result in results]
+
+    def get(self, key: str) -> tuple[int, bytes] | None:
+        try:
+            got = self._store.get(key)
+        except StoreError as error:
+            if error.code == "KEY_NOT_FOUND":
+                return None
+            raise
+        return int(got.etag or 0), got.value
+
+    def swap(self, key: str, value: bytes, op_number: int) -> int | None:
+        try:
+            return self._store.set(key, value, if_match_etag=str(op_number)).op_number
+        except StoreError as error:
+            if error.code == "CAS_MISMATCH":
+                return None
+            raise

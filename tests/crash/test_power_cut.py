@@ -19,11 +19,12 @@ from pathlib import Path
 import pytest
 
 import kvfs
-from tests.contract.http_driver import Client, HttpDriver
+from tests.contract.http_driver import Client
 from tests.crash.aftermath import TABLE, counted_once, nothing_is_lost, whole
-from tests.crash.clients import breaks_off, clients, path_of, store_of
-from tests.crash.load import THREADS, Ack, Acknowledged, digest_of, parse
-from tests.crash.powercut import Disk, disk, rebooted
+from tests.crash.clients import clients, path_of, store_of
+from tests.crash.editor import EDITED, editing
+from tests.crash.load import THREADS, Acknowledged, parse
+from tests.crash.powercut import Disk, RebootedServer, disk, rebooted
 from tests.invariants import Logged
 from tests.polling import eventually
 from tests.serving import ROOT, ServerProcess
@@ -31,7 +32,6 @@ from tests.serving import ROOT, ServerProcess
 SEED = 20_240_608
 ROUNDS = 2
 LOAD_S = 30.0
-EDITED = "edited/"
 
 seeds = pytest.mark.parametrize(
     "seed", [SEED, *(pytest.param(None, marks=pytest.mark.soak, id=f"soak{n}") for n in range(33))]
@@ -62,8 +62,6 @@ class Rounds:
         self._place = place
         self._chance = chance
         self._cuts = 0
-        # How much was acknowledged when the power went off under who still wrote.
-        self._heard: dict[bool, int] = {}
 
     def load(self, broken: Callable[[], bool]) -> None:
         """Let more be acknowledged: nothing (what is cut is the start), a little, or a lot."""
@@ -82,8 +80,8 @@ class Rounds:
         sees_it = self._chance.random() < 0.5
         if not sees_it:
             _kill(processes)
-        else:
-            self._heard = {directory: len(acks.acks) for directory, acks in self.acknowledged.items()}
+        for acknowledged in self.acknowledged.values():
+            acknowledged.doubting = sees_it
         self._place.cut()
         if sees_it:
             _kill(processes)
@@ -91,10 +89,8 @@ class Rounds:
 
     def restore(self) -> None:
         """Switch on again; mostly, but not always, the stores are looked at before the next cut."""
-        for directory, heard in self._heard.items():
-            acks = self.acknowledged[directory]
-            acks.doubtful |= {*acks.acks[heard:]}
-        self._heard = {}
+        for acknowledged in self.acknowledged.values():
+            acknowledged.doubting = False
         self._place.restore()
         if self._chance.random() < 0.7:
             self.check()
@@ -185,107 +181,6 @@ def child(home: Path, db: Path, acknowledged: Acknowledged, seed: int) -> Iterat
 # --- over HTTP, with edits from outside --------------------------------------------------------------
 
 
-class RebootedServer(ServerProcess):
-    """A server whose every start is on a machine just booted."""
-
-    def __init__(self, home: Path) -> None:
-        super().__init__(home)
-        self._home = home
-        self._plain = self._command
-
-    def start(self) -> None:
-        self._command = rebooted(self._home, self._plain)
-        super().start()
-
-
-class Editor:
-    """Edits files of the folder from outside, and looks at each edit through the server.
-
-    `seen` is what it was shown; `kept` the digests of the values that were written through the server last.
-    """
-
-    def __init__(self, root: Path, store: HttpDriver, *, seed: int, kept: dict[str, str]) -> None:
-        self.seen: list[Ack] = []
-        self._kept = kept
-        self._root = root
-        self._store = store
-        self._seed = seed
-        self._chance = random.Random(seed)
-
-    def edit_until(self, ending: threading.Event) -> None:
-        """Edit until then."""
-        # A file that is taken away before the store is open cannot be told from one that the cut took.
-        self._store.has(EDITED)
-        number = 0
-        while not ending.is_set():
-            number += 1
-            key = f"{EDITED}{self._chance.randrange(6)}"
-            value = b"edit %d %d " % (self._seed, number) * self._chance.choice([1, 5000, 30_000])
-            self._kept.pop(key, None)
-            change = self._chance.choice([self._set, self._write, self._replace, self._remove])
-            if change(key, value):
-                got = self._store.get(key)
-                assert got.value == value
-                self.seen.append(Ack(key, int(got.etag or 0), digest_of(value)))
-            else:
-                assert not self._store.has(key)
-
-    def _set(self, key: str, value: bytes) -> bool:
-        self._store.set(key, value)
-        self._kept[key] = digest_of(value)
-        return True
-
-    def _write(self, key: str, value: bytes) -> bool:
-        self._file(key).write_bytes(value)
-        return True
-
-    def _replace(self, key: str, value: bytes) -> bool:
-        file = self._file(key)
-        fresh = self._root.parent.parent / "fresh"
-        fresh.write_bytes(value)
-        fresh.replace(file)
-        return True
-
-    def _remove(self, key: str, _value: bytes) -> bool:
-        self._file(key).unlink(missing_ok=True)
-        return False
-
-    def _file(self, key: str) -> Path:
-        file = self._root / key
-        file.parent.mkdir(parents=True, exist_ok=True)
-        return file
-
-
-@contextmanager
-def editing(
-    server: ServerProcess, home: Path, over: Rounds, *, seed: int, ending: threading.Event
-) -> Iterator[None]:
-    """Somebody edits as long as this lasts; what he was shown is acknowledged."""
-    client = Client(server.host, server.port)
-    store = store_of(client, home, True)
-    editor = Editor(path_of(home, True) / TABLE, store, seed=seed, kept=over.kept)
-    failures: list[BaseException] = []
-
-    def edit() -> None:
-        try:
-            editor.edit_until(ending)
-        except BaseException as error:
-            if not ending.is_set() or not breaks_off(error):
-                failures.append(error)
-                ending.set()
-
-    thread = threading.Thread(target=edit)
-    thread.start()
-    try:
-        yield
-    finally:
-        ending.set()
-        thread.join()
-        client.close()
-    over.acknowledged[True].acks.extend(editor.seen)
-    assert failures == []
-
-
 @seeds
 def test_what_a_server_acknowledged_or_showed_survives_a_power_cut(
     place: Disk, tmp_path: Path, chance: random.Random
@@ -297,7 +192,14 @@ def test_what_a_server_acknowledged_or_showed_survives_a_power_cut(
             server.start()
             with (
                 clients(server, place.path, over.acknowledged, seed=chance.randrange(10**6)) as ending,
-                editing(server, place.path, over, seed=chance.randrange(10**6), ending=ending),
+                editing(
+                    server,
+                    place.path,
+                    over.acknowledged[True],
+                    seed=chance.randrange(10**6),
+                    kept=over.kept,
+                    ending=ending,
+                ),
             ):
                 over.load(ending.is_set)
                 ending.set()

@@ -15,7 +15,7 @@ from typing import Any
 from kvfs.directory.names import is_ignored, key_of
 from tests import invariants
 from tests.contract.http_driver import Client, HttpDriver
-from tests.crash.load import Acknowledged, write_until
+from tests.crash.load import Acknowledged, Writer, write_until
 from tests.crash.targets import HttpTarget
 from tests.polling import eventually
 from tests.programs import connect
@@ -199,14 +199,15 @@ class Load:
 
 
 @contextmanager
-def load(acknowledged: Acknowledged, seed: int, *servers: Server) -> Iterator[Load]:
-    """Two clients of each server write as long as this lasts. None may fail."""
+def load(acknowledged: Acknowledged, seed: int, *servers: Server, name: str = "w") -> Iterator[Load]:
+    """Two clients of each server write as long as this lasts, to keys that begin so. None may fail."""
     under_way = Load(acknowledged, threading.Event(), [])
     stop = threading.Event()
 
     def write(server: Server, me: int) -> None:
         try:
-            write_until(stop.is_set, HttpTarget(server.store), me, seed, acknowledged.add)
+            writer = Writer(HttpTarget(server.store), f"{name}{me}", seed, acknowledged)
+            write_until(stop.is_set, writer)
         except BaseException as error:
             if not under_way.ending.is_set():
                 under_way.failures.append(error)

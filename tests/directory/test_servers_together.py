@@ -170,7 +170,7 @@ def test_when_one_is_killed_the_other_goes_on(pair: Pair, folder: Folder) -> Non
     edits = Edits(folder)
     others = Acknowledged()
     with load(pair.acknowledged, SEED, pair.one) as going_on, edits.under_way():
-        with load(others, SEED + 1, pair.other) as ending:
+        with load(others, SEED + 1, pair.other, name="v") as ending:
             ending.until_more(100)
             ending.ending.set()
             pair.other.kill()

@@ -22,6 +22,7 @@ NOT_RUN = {
     ("docs/api.md", "curl -O"): "fetches generators of clients from the internet",
     ("docs/how-to/container.md", "KVFS_DATA="): "needs Docker; the test's server stands in for it",
     ("docs/operations.md", "mkdir -p secrets"): "needs Docker; tests/packaging reads compose.yaml",
+    ("docs/reliability.md", "make soak"): "takes minutes; tests/soak goes through a round of each fault",
     ("docs/tour.md", "make serve"): "does not end; every target of make sets up the same",
     ("docs/tokens.md", "KVFS_TOKEN="): "serves beyond loopback, and does not end",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,9 +18,9 @@ class Disk:
         self.path = path
 
     def fill(self, *, leave: int = 0) -> None:
-        """Leave so many bytes free."""
-        status = os.statvfs(self.path)
-        with (self.path / "filler").open("wb") as filler:
+        """Leave so many bytes free, or fewer where others write meanwhile."""
+        with (self.path / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+            status = os.statvfs(self.path)
             filler.write(b"\0" * (status.f_bavail * status.f_frsize - leave))
 
     def clear(self) -> None:

@@ -8,16 +8,20 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from kvfs.errors import DatabaseError, KvfsError, StorageFull
 from kvfs.handle import Handle
+from tests import nasty
 from tests.engine.mounting import Disk, mounted
 from tests.engine.place import TABLE, Place, text, value_of
 
 MIB = 1 << 20
+FRAMES_OF_FIRST_SHARED_MEMORY = 4062
+"""How much of a write-ahead log fits into the first 32 KiB of shared memory: sqlite.org/walformat.html."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -111,6 +115,32 @@ def test_a_disk_too_full_to_open_a_store_says_so(disk: Disk, kind: str) -> None:
     disk.clear()
     with place.store() as store:
         assert value_of(store, "k") == b"x"
+    place.check()
+
+
+def test_a_commit_for_whose_shared_memory_there_is_no_room_is_a_full_disk(disk: Disk) -> None:
+    place = Place(disk.path, directory=True)
+    wal = Path(f"{place.log_file}-wal")
+    with place.store() as store, ExitStack() as stack:
+        store.set("k", b"0")
+        reader = stack.enter_context(closing(place.connect()))
+        # As long as somebody reads what there is, the write-ahead log only grows.
+        reader.execute("BEGIN").execute("SELECT * FROM kvfs_stores").fetchall()
+        frame_bytes = int(reader.pragma("page_size")) + 24
+        while wal.stat().st_size < (FRAMES_OF_FIRST_SHARED_MEMORY - 100) * frame_bytes:
+            store.set("k", nasty.noise(10_000))
+        for number in range(200):
+            # Enough for what is written, and not for 32 KiB more.
+            disk.fill(leave=5 * 4096)
+            try:
+                store.set("k", b"%d" % number)
+            except KvfsError as error:
+                refused = error
+                break
+        disk.clear()
+        assert isinstance(refused, StorageFull)
+        assert refused.details["outcome"] == "unknown"
+        assert value_of(store, "k") in (b"%d" % number, b"%d" % (number - 1))
     place.check()
 
 

@@ -36,11 +36,6 @@ class Server(ServerProcess, Endpoint):
         self.start()
         return self
 
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
     @contextmanager
     def nothing_left_open(self) -> Iterator[None]:
         """Fails where what is done inside leaves a file or a connection open that was not before."""

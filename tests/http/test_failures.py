@@ -25,6 +25,7 @@ from tests.http.launching import Launched, Server, serving
 from tests.http.locking import locked
 from tests.http.stores import TABLE, Store
 from tests.http.wire import BASE, Connection, Endpoint, refused, request, target_of
+from tests.limits import limited
 from tests.polling import eventually
 
 DEADLINE = "Request deadline exceeded before commit"
@@ -356,24 +357,13 @@ def test_a_store_that_the_server_may_not_write_beside_is_never_written(tmp_path:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-@contextmanager
-def _no_more_descriptors(server: Server | Launched) -> Iterator[None]:
-    """The process can open nothing more."""
-    _, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
-    soft, _ = resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (4, hard))
-    try:
-        yield
-    finally:
-        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (soft, hard))
-
-
 def test_a_file_system_that_refuses_is_500(tmp_path: Path) -> None:
     """No descriptors are left: nothing can be opened, nor the folder of a file that is still open."""
     # Not watched: whoever looks at the folder as well may have the connection that a read needs.
     with serving(tmp_path / "home", ANY_PATH, "--no-watch") as server:
         with Store(server, tmp_path / "store", directory=True) as store:
             store.put("in/k", b"1")
-            with store.unchanged(), _no_more_descriptors(server):
+            with store.unchanged(), limited(server.pid, resource.RLIMIT_NOFILE, 4):
                 for method, action, body in (
                     ("GET", "", None),
                     ("GET", "entry", None),

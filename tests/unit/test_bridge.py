@@ -7,6 +7,7 @@ import os
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
@@ -166,6 +167,14 @@ async def test_work_that_need_not_end_is_left_and_its_result_discarded(bridge: B
         await bridge.run(work, soon(0.05), discard=lambda result: discarded.set())
     go_on.set()
     assert await asyncio.to_thread(discarded.wait, 10)
+
+
+async def test_all_threads_are_there_before_the_first_request(engine: FakeEngine) -> None:
+    before = {*threading.enumerate()}
+    made = Bridge(cast(Engine, engine), asyncio.get_running_loop(), threads=2)
+    begun = Counter(thread.name.rpartition("_")[0] for thread in {*threading.enumerate()} - before)
+    made.close()
+    assert begun == {"kvfs-work": 2, "kvfs-sql": bridge_module._SQL_THREADS}
 
 
 async def test_too_much_work_is_refused_at_once(
