@@ -324,6 +324,8 @@ class _Repair:
             start, end = waiting.pop()
             try:
                 for row in old.execute(sql, (start, end)):
+                    if row[0] < start:
+                        raise ValueError("pages lead in a circle")  # else it would be gone through for ever
                     start = row[0] + 1
                     if _is_sound(row):
                         yield row
