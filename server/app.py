@@ -270,7 +270,7 @@ async def serve(settings: Settings, announce: Callable[[str], None], worker: Wor
     A second signal ends the process at once. A `worker` listens where its parent has bound, tells that
     instead of announcing anything, and ends when the parent says so.
     """
-    _tune_descriptors()
+    bounds = _with_descriptors(settings.bounds)
     prepare(settings.data_dir)
     sqlite.limit_memory(settings.config.sqlite_memory_bytes)
     loop = asyncio.get_running_loop()
@@ -283,7 +283,7 @@ async def serve(settings: Settings, announce: Callable[[str], None], worker: Wor
     try:
         app = App(engine, loop, settings, gate, worker)
         log = AccessLog(sys.stdout.buffer) if settings.access_log else None
-        server = Server(app.handle, app.refuse, _with_descriptors(settings.bounds), log)
+        server = Server(app.handle, app.refuse, bounds, log)
         app.connections = lambda: len(server.connections)
         runner = web.ServerRunner(server, shutdown_timeout=_CONNECTIONS_END_S)
         await runner.setup()
@@ -315,7 +315,13 @@ async def serve(settings: Settings, announce: Callable[[str], None], worker: Wor
 
 
 def _with_descriptors(bounds: Bounds) -> Bounds:
-    """The bounds, with no more connections than half of what the process may have open."""
+    """Have as many descriptors as are allowed; the bounds, with no more connections than half of them.
+
+    The usual limit of 1024 is for programs that use `select`.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return replace(bounds, connections=min(bounds.connections, descriptors // 2))
 
@@ -358,13 +364,6 @@ def _open_folders(engine: Engine) -> None:
         engine.open_all(catalog.folder_stores(engine.paths.data_dir, engine.config.state_dir))
     except KvfsError as exc:
         _LOG.warning("cannot look for folder stores: %s", exc.message)
-
-
-def _tune_descriptors() -> None:
-    """Have as many as are allowed: the usual limit of 1024 is for programs that use `select`."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _tune_memory() -> None:

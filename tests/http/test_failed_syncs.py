@@ -78,11 +78,18 @@ def all_durable(store: Store) -> bool:
         return bool(durable == log.execute("SELECT max(seq) FROM kvfs_oplog_files").fetchone())
 
 
+def comes_to_rest(store: Store) -> None:
+    """Wait until the server has nothing left to sync of its own accord."""
+    if store.directory:
+        eventually(lambda: all_durable(store), WITHIN_S, "all files are durable so far")
+
+
 def test_a_store_whose_sync_failed_is_read_only_until_it_is_verified(
     alone: Server, tmp_path: Path, kind: str
 ) -> None:
     with Store(alone, tmp_path / "store", directory=kind == "directory") as store:
         store.put("k", b"acknowledged")
+        comes_to_rest(store)
         with failing(alone, *SYNCS):
             error = refused(store.ask("PUT", "k", body=b"lost"), 500, "DATABASE_ERROR")
             assert error["outcome"] == "unknown"
@@ -110,6 +117,7 @@ def test_what_was_acknowledged_before_a_failed_sync_survives_a_kill(
         acknowledged = {f"k{number}": nasty.noise(3000, number) for number in range(20)}
         for key, value in acknowledged.items():
             store.put(key, value)
+        comes_to_rest(store)
         with failing(alone, *SYNCS):
             refused(store.ask("PUT", "k0", body=b"lost"), 500, "DATABASE_ERROR")
             alone.kill()
@@ -178,7 +186,7 @@ def test_files_whose_sync_failed_are_written_anew_before_they_count_as_durable(t
         (store.folder / "shell").write_bytes(b"#!/bin/sh\n")
         (store.folder / "shell").chmod(0o750)
         assert store.get("shell") == b"#!/bin/sh\n"
-        eventually(lambda: all_durable(store), WITHIN_S, "all files are durable so far")
+        comes_to_rest(store)
         with failing(server, "syncfs", when=":when=1"):
             items = [{"key": key, "value": "new"} for key in ("plain", "shell")]
             store.ask("POST", None, "batch/set", body=json.dumps({"items": items}).encode()).done()

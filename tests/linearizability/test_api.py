@@ -25,12 +25,15 @@ from tests.serving import ServerProcess
 
 CLIENTS = 5
 EDITORS = 2
-OPERATIONS = 600
+OPERATIONS = 400
 WITHIN_S = 50.0
 ROUNDS = 3
 SYNCS = ("fsync", "fdatasync", "syncfs")
 FAILING = (("fdatasync", 20, 37), ("fsync", 3, 5), ("syncfs", 1, 2))
 
+main_kind = pytest.mark.parametrize(
+    "directory", [pytest.param(False, marks=pytest.mark.soak), True], ids=["table", "directory"]
+)
 kinds = pytest.mark.parametrize("directory", [False, True], ids=["table", "directory"])
 workers = pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.soak), 2])
 
@@ -89,7 +92,7 @@ def test_what_clients_are_told_can_be_explained(tmp_path: Path, directory: bool,
     trial.is_explained()
 
 
-@kinds
+@main_kind
 def test_what_clients_are_told_of_a_server_that_is_killed_can_be_explained(
     tmp_path: Path, directory: bool
 ) -> None:
@@ -99,14 +102,14 @@ def test_what_clients_are_told_of_a_server_that_is_killed_can_be_explained(
         trial = Trial(server, tmp_path, directory=directory)
         with trial.under_load(seed=3):
             for _ in range(ROUNDS):
-                trial.so_many_more(chance.randrange(100, 300))
+                trial.so_many_more(chance.randrange(50, 150))
                 server.kill()
                 server.start()
             trial.so_many_more(200)
     trial.is_explained()
 
 
-@kinds
+@main_kind
 def test_what_clients_are_told_while_syncs_fail_can_be_explained(tmp_path: Path, directory: bool) -> None:
     failing = [f"{call}:error=EIO:when={first}+{every}" for call, first, every in FAILING]
     with Server(tmp_path) as server:
