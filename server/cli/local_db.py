@@ -148,9 +148,9 @@ class LocalTable:
 def _interruptible(engine: Engine, work: Callable[[], T]) -> T:
     """The result of SQL, which Ctrl-C ends: in the main thread it would wait until SQLite is done."""
     with ThreadPoolExecutor(1) as threads:
-        working = threads.submit(work)
         try:
-            return working.result()
+            # What begins here may be interrupted before there is a result to wait for.
+            return threads.submit(work).result()
         except KeyboardInterrupt:
             engine.interrupter.end_all()
             raise

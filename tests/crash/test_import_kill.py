@@ -74,7 +74,9 @@ def got_to(place: Place, wanted: int, process: subprocess.Popen[bytes]) -> bool:
     return progress(place) >= wanted or process.poll() is not None
 
 
-@pytest.mark.parametrize("directory", [False, True], ids=["table", "directory"])
+@pytest.mark.parametrize(
+    "directory", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["table", "directory"]
+)
 def test_an_import_that_is_killed_goes_on(tmp_path: Path, directory: bool) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "target").mkdir()

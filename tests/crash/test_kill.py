@@ -127,6 +127,7 @@ def test_what_others_edit_after_the_kill_stays(tmp_path: Path) -> None:
 # --- over HTTP ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.soak
 def test_what_a_killed_server_acknowledged_is_there(tmp_path: Path) -> None:
     server = ServerProcess(tmp_path)
     acknowledged = {directory: Acknowledged() for directory in (False, True)}

@@ -384,7 +384,7 @@ def run(server: Server, home: Path, *, examples: int, steps: int, derandomize: b
 
 
 def test_nothing_that_happens_to_a_folder_loses_anything(server: Server, tmp_path: Path) -> None:
-    run(server, tmp_path, examples=6, steps=30, derandomize=True)
+    run(server, tmp_path, examples=3, steps=30, derandomize=True)
 
 
 @pytest.mark.soak

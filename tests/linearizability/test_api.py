@@ -109,7 +109,8 @@ def test_what_clients_are_told_of_a_server_that_is_killed_can_be_explained(
     trial.is_explained()
 
 
-@main_kind
+@pytest.mark.soak
+@kinds
 def test_what_clients_are_told_while_syncs_fail_can_be_explained(tmp_path: Path, directory: bool) -> None:
     failing = [f"{call}:error=EIO:when={first}+{every}" for call, first, every in FAILING]
     with Server(tmp_path) as server:
