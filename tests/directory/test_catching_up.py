@@ -19,7 +19,7 @@ from tests.directory.served import WITHIN_S, Folder, Server, load
 from tests.invariants import Logged
 from tests.polling import eventually
 
-FILES = 2000
+FILES = 500
 FOLDERS = 40
 MINE = 120
 # More than fit into the kernel's queue (fs.inotify.max_queued_events).
@@ -105,7 +105,7 @@ def killed(server: Server, acknowledged: Acknowledged, edit: Callable[[], None])
 
 
 away = pytest.mark.parametrize("away", [pytest.param(paused, marks=pytest.mark.soak), stopped, killed])
-floods = pytest.mark.parametrize("files", [FILES, pytest.param(10 * FILES, marks=pytest.mark.soak)])
+floods = pytest.mark.parametrize("files", [FILES, pytest.param(40 * FILES, marks=pytest.mark.soak)])
 Away = Callable[[Server, Acknowledged, Callable[[], None]], None]
 
 
