@@ -120,6 +120,12 @@ class Blobs:
             return []
         return [os.path.join(self._folder, name) for name in names if name.startswith(_NEW)]
 
+    def clear(self) -> None:
+        """Remove what a crash has left half-made, while nobody can be at work on a blob."""
+        for path in self.unfinished():
+            with suppress(OSError):
+                os.unlink(path)
+
     def _make_home(self, home: str) -> None:
         if os.path.isdir(home):
             return

@@ -187,6 +187,8 @@ class State:
             self.temporary = os.open(home.temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             # Opening changes what another process may be using.
             fcntl.flock(self._lock, fcntl.LOCK_EX)
+            if not ephemeral:
+                self.blobs.clear()
             self._check_log()
             self._writing = sqlite.connect(home.log, create=True, shrinkable=True, accept=check_formats)
         except BaseException as exc:

@@ -67,6 +67,17 @@ def test_a_small_value_makes_no_blob(folder: Folder) -> None:
     folder.check()
 
 
+def test_a_blob_that_a_crash_left_half_made_is_gone_at_the_next_opening(folder: Folder) -> None:
+    value = nasty.noise(LARGE, 1)
+    folder.store.set("k", value)
+    folder.close()
+    left = folder.home / "site.blobs/.new-1"
+    left.write_bytes(value[:1000])
+    assert folder.value("k") == value
+    assert not left.exists()
+    folder.check()
+
+
 def test_a_blob_is_never_the_file_itself(folder: Folder) -> None:
     """Who edits in place would rewrite history."""
     value = nasty.noise(LARGE, 1)
