@@ -64,6 +64,10 @@ class Database:
         """The connection that writes."""
         return self._writing
 
+    @property
+    def in_transaction(self) -> bool:
+        return self._writing.in_transaction
+
     def begin(self, *, light: bool) -> None:
         self.light = light
         self.doubt.check()

@@ -98,6 +98,10 @@ class Volume(Protocol):
     def doubt(self) -> Doubt:
         """Whether a sync has failed; all that syncs notes it there."""
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether what was begun is still under way; False where SQLite has undone it after an error."""
+
     def begin(self, *, light: bool) -> None:
         """Take the write lock, or raise `Overloaded` at once where another program has it.
 

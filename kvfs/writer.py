@@ -34,7 +34,14 @@ from typing import Any, Final, Generic, TypeVar
 from kvfs import sqlite
 from kvfs.commits import Commits
 from kvfs.config import Config
-from kvfs.errors import DeadlineExceeded, IdempotencyKeyMismatch, KvfsError, Overloaded, from_os_error
+from kvfs.errors import (
+    DatabaseError,
+    DeadlineExceeded,
+    IdempotencyKeyMismatch,
+    KvfsError,
+    Overloaded,
+    from_os_error,
+)
 from kvfs.followers import Followers
 from kvfs.idempotency import KEPT_S, decode, encode
 from kvfs.model import NS, Clock, Outcome, Write
@@ -454,6 +461,9 @@ class Writer:
             except Exception as exc:
                 _LOG.exception("a write failed unexpectedly")
                 answers.append((job, None, exc))
+            if not self._volume.in_transaction:
+                # After some errors of the disk SQLite undoes it all: each row would be committed at once.
+                raise answers[-1][2] or DatabaseError("The transaction was undone after an error")
         batch.flush()
         return answers
 

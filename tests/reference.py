@@ -61,6 +61,8 @@ class ReferenceVolume:
         before = self.committed
         self.content = Content(logs, dict(before.answers), dict(before.standings), dict(before.imports))
 
+    in_transaction = True
+
     def commit(self) -> None:
         self.committed = self.content
 

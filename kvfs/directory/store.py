@@ -178,6 +178,10 @@ class DirectoryStore:
 
     # --- writing: the writer's thread only -------------------------------------------------------------
 
+    @property
+    def in_transaction(self) -> bool:
+        return self._batch is None or self._there.state.connection.in_transaction
+
     def begin(self, *, light: bool) -> None:
         self._light = light
         self.doubt.check()

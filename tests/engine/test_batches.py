@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kvfs.errors import CasMismatch, InvalidParameters, KeyNotFound, KvfsError, PathConflict
+import pytest
+
+from kvfs.errors import CasMismatch, DatabaseError, InvalidParameters, KeyNotFound, KvfsError, PathConflict
 from kvfs.handle import Handle
 from kvfs.model import BatchDelete, BatchSet, Conditions, Delete, Incr, Outcome, Push, Set, Write
 from kvfs.pending import Pending
@@ -52,6 +54,28 @@ def test_each_write_sees_what_those_before_it_did(place: Place) -> None:
         numbers = [each.result(WAIT_S).result.op_number for each in queued(place, store, writes)]
         assert numbers == [1, 2, 3, 4, 5]
         assert store.get("k").value == b"4"
+
+
+def test_a_transaction_that_sqlite_undoes_after_an_error_is_begun_again(place: Place) -> None:
+    """As it does when the disk cannot be read: without a transaction each row would be committed at once."""
+
+    def undone(_: object) -> None:
+        volume = store._store.volume
+        connection = volume._there.state.connection if place.directory else volume.connection  # type: ignore[attr-defined]
+        connection.execute("ROLLBACK")
+        raise DatabaseError("disk I/O error")
+
+    with place.store() as store:
+        store.set("n", b"0")
+        with place.locked():
+            counted = [store.submit(Incr("n")) for _ in range(3)]
+            failing = store._writer.submit(undone)
+            counted += [store.submit(Incr("n")) for _ in range(3)]
+        with pytest.raises(DatabaseError, match="disk I/O error"):
+            failing.result(WAIT_S)
+        assert [each.result(WAIT_S).result.number for each in counted] == [1, 2, 3, 4, 5, 6]
+        assert store.get("n").value == b"6"
+    assert [op.value for op in place.check()] == [b"%d" % number for number in range(7)]
 
 
 def test_a_bad_write_does_not_sink_its_neighbours(place: Place) -> None:
