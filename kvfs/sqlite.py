@@ -130,6 +130,10 @@ def _connected(
             raise DatabaseNotFound("Database file does not exist") from exc
         raise translate(exc, f"open {path}") from exc
     try:
+        if not readonly and connection.readonly("main") and os.access(path, os.W_OK):
+            # What cannot be opened for writing SQLite opens for reading, also when that was the lack of a
+            # descriptor for a moment; and so it would stay for as long as this is open.
+            raise DatabaseError(f"Cannot open {path}: it could not be opened for writing")
         with errors(f"open {path}"):
             connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
             connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)

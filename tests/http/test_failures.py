@@ -21,6 +21,7 @@ import pytest
 
 import kvfs
 from tests import nasty
+from tests.crash.tracing import traced
 from tests.http.launching import Launched, Server, serving
 from tests.http.locking import locked
 from tests.http.stores import TABLE, Store
@@ -376,3 +377,23 @@ def test_a_file_system_that_refuses_is_500(tmp_path: Path) -> None:
             assert store.put("in/k", b"2")["op_number"] == 2
         server.stop()
         store.check()
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_a_database_that_could_not_be_opened_once_is_not_read_only_from_then_on(
+    tmp_path: Path, failing: int
+) -> None:
+    """SQLite opens a file for reading where it cannot be opened for writing, whatever the reason."""
+    path = tmp_path / "data/t.db"
+    path.parent.mkdir()
+    with kvfs.open(str(path)) as table:
+        table.set("k", b"1")
+    put = target_of(f"{BASE}/kv/k", db="t")
+    with serving(tmp_path) as server:
+        with traced(
+            server.pid, ["openat"], [f"openat:error=EIO:when={failing}"], tmp_path / "trace", path=path
+        ):
+            server.ask("PUT", put, b"2")
+        assert server.ask("PUT", put, b"3").status == 200
+        assert server.ask("GET", put).body == b"3"
+        server.stop()
