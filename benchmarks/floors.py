@@ -16,6 +16,7 @@ import asyncio
 import cProfile
 import os
 import pstats
+import socket
 import sys
 import tempfile
 import time
@@ -51,8 +52,8 @@ Make = Callable[[], Any]
 class Ends(asyncio.Transport):
     """The end of a connection to which answers are written; they are counted, and dropped."""
 
-    def __init__(self, answered: Callable[[bytes], None]) -> None:
-        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
+    def __init__(self, answered: Callable[[bytes], None], unused: socket.socket) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2), "socket": unused})
         self._answered = answered
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
@@ -75,12 +76,14 @@ class Line:
         self._left = 0
         self._done = asyncio.get_running_loop().create_future()
         self._protocols = [make() for _ in range(CONNECTIONS)]
+        self._unused = socket.socket()
         for each in self._protocols:
-            each.connection_made(Ends(self._answered))
+            each.connection_made(Ends(self._answered, self._unused))
 
     def close(self) -> None:
         for each in self._protocols:
             each.connection_lost(None)
+        self._unused.close()
 
     async def ask(self, requests: Sequence[bytes], first: int) -> None:
         """One request for each connection, the `first` and those after it."""
@@ -135,9 +138,10 @@ def served(home: Path) -> Iterator[Make]:
     """kvfs, with its data in `home`."""
     loop = asyncio.get_running_loop()
     with closing(Engine(Paths(str(home), any_absolute=True))) as engine:
-        app = App(engine, loop, Settings(data_dir=str(home)), None)
+        settings = Settings(data_dir=str(home))
+        app = App(engine, loop, settings, None)
         try:
-            yield Server(app.handle, app.refuse)
+            yield Server(app.handle, app.refuse, settings.bounds)
         finally:
             app.stop()
             app.close()
