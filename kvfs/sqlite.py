@@ -76,17 +76,18 @@ def connect(
     if create:
         flags |= apsw.SQLITE_OPEN_CREATE
     with naming(path):
-        log_is_new = not os.path.exists(f"{path}-wal")
+        logged = os.path.exists(f"{path}-wal")
         connection = _connected(
             path,
             flags,
+            logged=logged,
             create=create,
             shrinkable=shrinkable,
             synchronous=synchronous,
             accept=accept,
             deadline=deadline,
         )
-        if log_is_new and synchronous == "FULL" and not readonly:
+        if not logged and synchronous == "FULL" and not readonly:
             _sync_names(connection, path)
         return connection
 
@@ -115,6 +116,7 @@ def _connected(
     path: str,
     flags: int,
     *,
+    logged: bool,
     create: bool,
     shrinkable: bool,
     synchronous: Literal["FULL", "OFF"],
@@ -122,7 +124,6 @@ def _connected(
     deadline: float | None,
 ) -> apsw.Connection:
     readonly = bool(flags & apsw.SQLITE_OPEN_READONLY)
-    logged = os.path.exists(f"{path}-wal")
     try:
         connection = apsw.Connection(path, flags=flags, statementcachesize=_STATEMENTS_CACHED)
     except apsw.Error as exc:

@@ -253,7 +253,7 @@ class Tree(Looks):
 
 def sync_file_system(folder: int) -> None:
     """Make everything on the file system of this folder durable. Raises OSError, `SyncFailed`."""
-    fd = os.open(".", _LISTED, dir_fd=folder)
+    fd = opened_for_syncs(folder)
     try:
         sync_all(fd)
     finally:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kvfs import sqlite
@@ -10,7 +12,7 @@ from kvfs.config import Config
 from kvfs.directory import files, recovery
 from kvfs.directory.files import Tree
 from kvfs.directory.index import IndexLost, Row
-from kvfs.directory.looks import Signature
+from kvfs.directory.looks import Found
 from kvfs.directory.names import NoKey
 from kvfs.directory.racy import Grain
 from kvfs.directory.spelling import Spelling, is_odd
@@ -102,36 +104,26 @@ class Folder:
         """Have all files durable that may not be since a sync failed. The writer's; raises `KvfsError`."""
         state = self.state
         self.begin(light=False)
-        try:
+        with self._or_undone("write the folder's files anew"):
             with sqlite.errors("write the files anew"):
                 recovery.write_anew(state, self.tree)
             seq = self._commit()
-        except (OSError, NoKey) as exc:
-            state.rollback()
-            raise FileSystemError(f"Cannot write the folder's files anew: {exc}") from exc
-        except BaseException:
-            state.rollback()
-            raise
         self.sync()
         self.begin(light=False)
-        try:
+        with self._or_undone("note that the folder's files are durable"):
             state.note_durable(seq)
             self._commit()
-        except BaseException:
-            state.rollback()
-            raise
         self.synced_seq = seq
 
-    def sight(self, key: str) -> tuple[Signature | None, Row | None]:
+    def sight(self, key: str) -> tuple[Found | None, Row | None]:
         """A key's file as it is now (None where there is none), and what is known of it."""
         row = self.state.index.get(key)
         try:
-            found = self.tree.look(key)
+            return self.tree.look(key), row
         except NoKey:
             return None, row
         except OSError as exc:
             raise from_os_error(exc, f"look at {key!r}") from exc
-        return None if found is None else found.signature, row
 
     def new_rules(self) -> str | None:
         """The identity of the rules of what is ignored, where not all is known by them yet."""
@@ -140,10 +132,10 @@ class Folder:
 
     def changed(self, key: str) -> bool:
         """Whether a key's file is not what the index knows."""
-        signature, row = self.sight(key)
-        if row is None or signature is None:
-            return row is not None or signature is not None
-        return row.signature != signature
+        found, row = self.sight(key)
+        if row is None or found is None:
+            return row is not None or found is not None
+        return row.signature != found.signature
 
     def _commit(self) -> int:
         """Commit what changed no file that it does not tell of; the seq of the last op."""
@@ -161,20 +153,25 @@ class Folder:
     def _begin(self, *, light: bool, applied: int = 0) -> None:
         state = self.state
         state.begin()
+        with self._or_undone("recover the folder's files"), sqlite.errors("recover"):
+            seq, _ = state.log.tail(state.connection)
+            state.check_tail(seq)
+            if light and state.index.applied_seq < seq:
+                raise TooHeavy
+            if state.index.applied_seq < 0:
+                recovery.rebuild(state, self.tree, applied=applied)
+            elif state.index.applied_seq < seq or self.behind:
+                recovery.recover(state, self.tree)
+            self.behind = False
+
+    @contextmanager
+    def _or_undone(self, doing: str) -> Iterator[None]:
+        """Undo what was begun where this fails; `FileSystemError` where it is the files that fail."""
         try:
-            with sqlite.errors("recover"):
-                seq, _ = state.log.tail(state.connection)
-                state.check_tail(seq)
-                if light and state.index.applied_seq < seq:
-                    raise TooHeavy
-                if state.index.applied_seq < 0:
-                    recovery.rebuild(state, self.tree, applied=applied)
-                elif state.index.applied_seq < seq or self.behind:
-                    recovery.recover(state, self.tree)
-                self.behind = False
+            yield
         except (OSError, NoKey) as exc:
-            state.rollback()
-            raise FileSystemError(f"Cannot recover the folder's files: {exc}") from exc
+            self.state.rollback()
+            raise FileSystemError(f"Cannot {doing}: {exc}") from exc
         except BaseException:
-            state.rollback()
+            self.state.rollback()
             raise

@@ -9,7 +9,7 @@ from kvfs.directory.folder import Folder
 from kvfs.directory.ignore import RULES
 from kvfs.directory.index import IndexLost
 from kvfs.directory.looks import Signature
-from kvfs.directory.names import NoKey, is_ignored, key_of
+from kvfs.directory.names import is_ignored, key_of
 from kvfs.directory.scan import scan
 from kvfs.errors import FileSystemError, KvfsError
 
@@ -23,12 +23,13 @@ class FolderLooker:
     def sight(self, key: str) -> Sight:
         """A key's file as it is, and what is known of it."""
         try:
-            signature, row = self._folder.sight(key)
+            found, row = self._folder.sight(key)
         except IndexLost:
             return Sight(None, None, has_row=True)
         except FileSystemError:
             # A file that nobody may look at says so to whoever asks for that key.
             return Sight(None, None, has_row=False)
+        signature = None if found is None else found.signature
         return Sight(signature, None if row is None else row.signature, has_row=row is not None)
 
     def keys_of(self, path: str) -> Iterator[str]:
@@ -58,9 +59,8 @@ class FolderLooker:
     def _as_known(self, key: str, components: Sequence[str]) -> bool:
         """Whether this path is the key's file, and as the index knows it."""
         try:
-            row = self._folder.state.index.get(key)
-            found = None if row is None else self._folder.tree.look(key)
-        except (IndexLost, NoKey, OSError, KvfsError):
+            found, row = self._folder.sight(key)
+        except (IndexLost, KvfsError):
             return False
         return (
             row is not None

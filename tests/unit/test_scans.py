@@ -30,10 +30,10 @@ class Folder:
         self._happens = happens
 
     def sight(self, key: str) -> Sight:
-        raise NotImplementedError
+        raise AssertionError("there is no file to look at")
 
     def keys_of(self, path: str) -> Iterator[str]:
-        raise NotImplementedError
+        raise AssertionError("nothing was heard of")
 
     def differing(self) -> Iterator[str]:
         self._happens()
