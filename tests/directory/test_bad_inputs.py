@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ import pytest
 from kvfs.errors import FileSystemError, KeyNotFound, KvfsError, NotFound, Overloaded, PathConflict
 from kvfs.model import INLINE_MAX_BYTES
 from tests.directory.conftest import TABLE, Folder
+from tests.meanwhile import meanwhile
 from tests.serving import ROOT
 
 LARGE = 4 * INLINE_MAX_BYTES
@@ -180,27 +181,15 @@ def test_a_root_that_nobody_may_read_says_so(folder: Folder) -> None:
 # --- what changes under a look -----------------------------------------------------------------------
 
 
-@contextmanager
-def meanwhile(change: Callable[[random.Random], None]) -> Iterator[None]:
+def changing(change: Callable[[random.Random], None]) -> AbstractContextManager[None]:
     """Somebody changes things all the time."""
-    stop, failed = threading.Event(), []
 
-    def work() -> None:
+    def work(stop: threading.Event) -> None:
         chance = random.Random(1)
-        try:
-            while not stop.is_set():
-                change(chance)
-        except BaseException as exc:
-            failed.append(exc)
+        while not stop.is_set():
+            change(chance)
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-    assert not failed
+    return meanwhile(work)
 
 
 def test_a_file_that_grows_and_shrinks_under_a_look_is_served(folder: Folder) -> None:
@@ -216,7 +205,7 @@ def test_a_file_that_grows_and_shrinks_under_a_look_is_served(folder: Folder) ->
 
     assert folder.keys() != []
     before = open_files()
-    with meanwhile(change):
+    with changing(change):
         for _ in range(100):
             with _tolerated():
                 assert set(folder.value("k")) <= set(b"x\0")
@@ -262,7 +251,7 @@ def test_what_takes_a_files_place_under_a_look_is_never_opened(folder: Folder, t
 
     assert folder.keys() != []
     before = open_files()
-    with meanwhile(change):
+    with changing(change):
         for _ in range(200):
             with suppress(PathConflict, KeyNotFound, FileSystemError, Overloaded):
                 assert folder.value("k") in (b"x", b"")
@@ -300,7 +289,7 @@ def test_folders_that_come_and_go_under_a_list_keep_no_other_back(folder: Folder
 
     assert folder.keys() != []
     before = open_files()
-    with meanwhile(safely):
+    with changing(safely):
         for _ in range(100):
             assert folder.keys().count("calm") == 1
     shutil.rmtree(place, ignore_errors=True)

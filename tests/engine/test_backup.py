@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from kvfs.errors import DatabaseNotFound, InvalidParameters
 from kvfs.handle import Handle
 from tests import invariants
 from tests.engine.place import TABLE, Place, value_of
+from tests.meanwhile import meanwhile
 from tests.polling import eventually
 from tests.programs import connect
 
@@ -41,12 +42,10 @@ def content(to: Path) -> dict[str, bytes]:
         return {key: value_of(store, key) for key in keys}
 
 
-@contextmanager
-def writing(store: Handle, *, history: bool) -> Iterator[None]:
+def writing(store: Handle, *, history: bool) -> AbstractContextManager[None]:
     """Writers, each of which gives its keys rising numbers, one after the other."""
-    stop = threading.Event()
 
-    def write(name: str) -> None:
+    def write(name: str, stop: threading.Event) -> None:
         number = 0
         while not stop.is_set():
             number += 1
@@ -54,15 +53,7 @@ def writing(store: Handle, *, history: bool) -> Iterator[None]:
             if number % 31 == 0:
                 store.set(f"{name}/large", b"%d " % number * 60_000)
 
-    threads = [threading.Thread(target=write, args=(f"w{each}",)) for each in range(WRITERS)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+    return meanwhile(*(partial(write, f"w{each}") for each in range(WRITERS)))
 
 
 @pytest.mark.parametrize("history", [True, False], ids=["recorded", "gaps"])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TypeVar
 
 from tests.http.stores import Store
 from tests.http.wire import Connection, refused, request
+from tests.meanwhile import meanwhile
 
 T = TypeVar("T")
 
@@ -29,20 +29,6 @@ def _at_once(store: Store, number: int, work: Callable[[Connection, int], T]) ->
 
     with ThreadPoolExecutor(number) as threads:
         return [*threads.map(client, range(number))]
-
-
-@contextmanager
-def _meanwhile(*works: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Do these in threads of their own until the end, and fail if one of them failed."""
-    stop = threading.Event()
-    with ThreadPoolExecutor(len(works)) as threads:
-        futures = [threads.submit(work, stop) for work in works]
-        try:
-            yield
-        finally:
-            stop.set()
-        for future in futures:
-            future.result()
 
 
 # --- counting and swapping -----------------------------------------------------------------------------
@@ -153,7 +139,7 @@ def test_readers_see_whole_values_and_never_an_older_one(store: Store) -> None:
                 last = number
                 checked.append(number)
 
-    with _meanwhile(read, read):
+    with meanwhile(read, read):
         for number in range(2, 41):
             assert store.put("k", value(number))["op_number"] == number
             # What is acknowledged is what the next reader sees.
@@ -185,7 +171,7 @@ def test_a_list_never_shows_half_a_batch_and_is_never_older_than_its_cursor(stor
                 seen.add((page["change_cursor"], frozenset(int(item["value"]) for item in page["items"])))
 
     put(0)
-    with _meanwhile(look, look, look):
+    with meanwhile(look, look, look):
         for number in range(1, 80):
             put(number)
     assert len(seen) > 10
@@ -207,7 +193,7 @@ def test_a_table_that_comes_into_being_is_never_an_error_to_its_readers(store: S
                     assert answer.status in (200, 404), answer
 
     number = 10 if store.directory else 60
-    with _meanwhile(read, read):
+    with meanwhile(read, read):
         for current[0] in range(number):
             # Somebody looks first.
             assert store.ask("HEAD", "k", table=f"t{current[0]}").status == 404

@@ -10,7 +10,8 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from kvfs.config import Config
 from kvfs.directory import renames
 from tests.http.launching import Launched, serving
 from tests.http.wire import BASE, Connection, key_path, target_of
+from tests.meanwhile import meanwhile
 
 SECRET = b"nobody may read this"
 TABLE = "site"
@@ -58,19 +60,15 @@ def swapping(inside: Path, spare: Path, outside: Path) -> Iterator[None]:
     """Meanwhile there is now this at its path, now a symlink that leads to the other."""
     spare.symlink_to(outside)
     here, there = (os.open(path.parent, os.O_PATH | os.O_DIRECTORY) for path in (inside, spare))
-    stop = threading.Event()
 
-    def swap() -> None:
+    def swap(stop: threading.Event) -> None:
         while not stop.is_set():
             renames.exchange(here, inside.name, there, spare.name)
 
-    thread = threading.Thread(target=swap)
-    thread.start()
     try:
-        yield
+        with meanwhile(swap):
+            yield
     finally:
-        stop.set()
-        thread.join()
         os.close(here)
         os.close(there)
 
@@ -94,22 +92,12 @@ def requests(db: Path) -> Iterator[tuple[str, str, bytes | None]]:
     yield "POST", target_of(f"{BASE}/maintenance", **asked), rebuild
 
 
-@contextmanager
-def clients(server: Launched, db: Path, shown: list[bytes]) -> Iterator[None]:
+def clients(server: Launched, db: Path, shown: list[bytes]) -> AbstractContextManager[None]:
     """Meanwhile some ask for everything, again and again; what shows the secret is noted."""
-    stop = threading.Event()
-    threads = [threading.Thread(target=ask_all, args=(server, db, stop, shown)) for _ in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+    return meanwhile(*[partial(ask_all, server, db, shown)] * CLIENTS)
 
 
-def ask_all(server: Launched, db: Path, stop: threading.Event, shown: list[bytes]) -> None:
+def ask_all(server: Launched, db: Path, shown: list[bytes], stop: threading.Event) -> None:
     """Ask until then; on a new connection where the last one was cut."""
     connection: Connection | None = None
     while not stop.is_set():
