@@ -58,7 +58,7 @@ class Interrupter:
         self._thread: threading.Thread | None = None
         self._work = threading.Event()
         self._ending = False
-        self._closed = False
+        self._closed = threading.Event()
 
     @contextmanager
     def running(self, connection: apsw.Connection, deadline: float) -> Iterator[Running]:
@@ -66,7 +66,7 @@ class Interrupter:
         running = Running(connection, deadline)
         with self._lock:
             self._running.add(running)
-            if self._thread is None and not self._closed:
+            if self._thread is None and not self._closed.is_set():
                 self._thread = threading.Thread(target=self._watch, name="kvfs-interrupts", daemon=True)
                 self._thread.start()
         if not self._work.is_set():
@@ -84,7 +84,7 @@ class Interrupter:
     def close(self) -> None:
         """Interrupt nothing more."""
         with self._lock:
-            self._closed = True
+            self._closed.set()
             thread, self._thread = self._thread, None
         self._work.set()
         if thread is not None:
@@ -94,14 +94,14 @@ class Interrupter:
 
     def _watch(self) -> None:
         idle = 0
-        while not self._closed:
+        while not self._closed.is_set():
             self._work.wait()
-            time.sleep(_SWEEP_S)
+            self._closed.wait(_SWEEP_S)
             self._sweep()
             idle = 0 if self._running else idle + 1
             if idle == _LINGER_SWEEPS:
                 self._work.clear()
-                if self._running or self._closed:
+                if self._running or self._closed.is_set():
                     self._work.set()
 
     def _sweep(self) -> None:

@@ -128,7 +128,7 @@ class QueryLog:
         self._identity: tuple[int, int] | None = None
         self._thread: threading.Thread | None = None
         self._work = threading.Event()
-        self._closed = False
+        self._closed = threading.Event()
 
     def record(self, db: str, executed: Sequence[Executed]) -> None:
         """Note what ran on a database; returns at once."""
@@ -178,9 +178,9 @@ class QueryLog:
     def close(self) -> None:
         """Write what waits, and close."""
         with self._lock:
-            if self._closed:
+            if self._closed.is_set():
                 return
-            self._closed = True
+            self._closed.set()
             thread = self._thread
         self._work.set()
         if thread is not None:
@@ -193,12 +193,12 @@ class QueryLog:
 
     def _begin(self) -> None:
         with self._lock:
-            if self._thread is None and not self._closed:
+            if self._thread is None and not self._closed.is_set():
                 self._thread = threading.Thread(target=self._write, name="kvfs-queries", daemon=True)
                 self._thread.start()
 
     def _write(self) -> None:
-        while not self._closed:
+        while not self._closed.is_set():
             self._work.wait()
             self._work.clear()
             try:
@@ -206,7 +206,7 @@ class QueryLog:
                     self._flushed()
             except KvfsError as exc:
                 _LOG.warning("cannot write the query log: %s", exc.message)
-            time.sleep(_FLUSH_S)
+            self._closed.wait(_FLUSH_S)
 
     def _delete(self, sql: str, bindings: Sequence[SqlValue]) -> int:
         with self._lock, sqlite.errors("write the query log"):

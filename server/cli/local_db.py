@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -147,13 +148,23 @@ class LocalTable:
 
 def _interruptible(engine: Engine, work: Callable[[], T]) -> T:
     """The result of SQL, which Ctrl-C ends: in the main thread it would wait until SQLite is done."""
-    with ThreadPoolExecutor(1) as threads:
-        try:
-            # What begins here may be interrupted before there is a result to wait for.
+    interrupted = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+        engine.interrupter.end_all()
+
+    # An exception could come between any two steps of starting a thread and of waiting for it, and leave
+    # a lock held that the thread needs.
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        with ThreadPoolExecutor(1) as threads:
             return threads.submit(work).result()
-        except KeyboardInterrupt:
-            engine.interrupter.end_all()
-            raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if interrupted:
+            raise KeyboardInterrupt
 
 
 def _rows(found: QueryRows) -> records.Rows:

@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -15,13 +16,12 @@ import pytest
 import kvfs as engine
 from tests import invariants
 from tests.cli.commands import Ended, Kvfs
+from tests.cli.interrupted import ENDLESS
 from tests.polling import eventually
 from tests.serving import ROOT, ServerProcess
 
 # Each command is a process of its own.
 pytestmark = pytest.mark.timeout(240)
-
-ENDLESS = "WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c"
 
 
 @pytest.fixture(params=["server", "local"])
@@ -245,3 +245,10 @@ def test_sql_on_files_ends_when_it_is_interrupted(tmp_path: Path, sql: str, lock
     assert (running.returncode, told) == (130, b"")
     with engine.open(path) as store:
         assert store.sql.query("SELECT count(*) FROM t").rows == ((0,),)
+
+
+def test_sql_on_files_ends_also_when_it_is_interrupted_as_it_begins(tmp_path: Path) -> None:
+    path = str(tmp_path / "sql.db")
+    engine.open(path).close()
+    program = [sys.executable, "-m", "tests.cli.interrupted", path, "30"]
+    subprocess.run(program, cwd=ROOT, check=True, timeout=100)
