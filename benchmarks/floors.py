@@ -20,8 +20,8 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,7 +37,7 @@ from benchmarks.wrk import Request
 from kvfs.directory import renames
 from kvfs.engine import Engine
 from kvfs.paths import Paths
-from server.app import App, Settings
+from server.app import App, Settings, turns_of
 from server.protocol import Server
 
 KV: Final = "/api/v1/sqlite/kv"
@@ -133,11 +133,12 @@ def incr(store: str) -> list[bytes]:
     return [Request("POST", f"{KV}/counter/incr?{store}", b'{"delta": 1}').text()]
 
 
-@contextmanager
-def served(home: Path) -> Iterator[Make]:
+@asynccontextmanager
+async def served(home: Path) -> AsyncIterator[Make]:
     """kvfs, with its data in `home`."""
     loop = asyncio.get_running_loop()
-    with closing(Engine(Paths(str(home), any_absolute=True))) as engine:
+    engine = Engine(Paths(str(home), any_absolute=True), turn=turns_of(loop))
+    try:
         settings = Settings(data_dir=str(home))
         app = App(engine, loop, settings, None)
         try:
@@ -145,6 +146,9 @@ def served(home: Path) -> Iterator[Make]:
         finally:
             app.stop()
             app.close()
+    finally:
+        # Its writers end in turns of the loop.
+        await asyncio.to_thread(engine.close)
 
 
 def constants() -> Make:
@@ -228,7 +232,7 @@ def files(home: Path, rounds: int) -> float:
 async def measure(home: Path, rounds: int, profile: str | None) -> None:
     table, folder = f"db={home}/table.db&table=keys", f"db={home}/folder&table=keys"
     (home / "folder").mkdir()
-    with served(home) as kvfs:
+    async with served(home) as kvfs:
         for store in (table, folder):
             await per_request(kvfs, puts(store), 2 * KEYS // (TURNS * CONNECTIONS) + 1)
         # What was just written is looked at again for a while.

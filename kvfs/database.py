@@ -11,6 +11,7 @@ from typing import Final
 import apsw
 
 from kvfs import disk, idempotency, sqlite, verification
+from kvfs.checkpoints import Checkpoints
 from kvfs.doubt import Doubt
 from kvfs.errors import DatabaseError, InvalidParameters, Overloaded, from_os_error
 from kvfs.registry import check_formats
@@ -34,6 +35,7 @@ class Database:
         self._identity: tuple[int, int] | None = None
         self._closed = False
         self.doubt = Doubt(path, DatabaseError)
+        self.checkpoints: Checkpoints | None = None
         self._close_lock = threading.Lock()
         self.light = False
         """Whether the batch under way must do nothing that may take long."""
@@ -41,7 +43,7 @@ class Database:
             with sqlite.errors():
                 # What SQL does to a KV table is logged by triggers; what this does, by itself.
                 self._writing.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
-                sqlite.watch_checkpoints(self._writing, self.doubt)
+                self.checkpoints = Checkpoints(self._writing, self._reading, self.doubt)
                 self.readonly = self._writing.readonly("main")
                 if self._writing.pragma("encoding") != "UTF-8":
                     raise InvalidParameters("The database's text encoding is not UTF-8")
@@ -155,6 +157,8 @@ class Database:
             if self._closed:
                 return
             self._closed = True
+        if self.checkpoints is not None:
+            self.checkpoints.close()
         self._reading.close()
         if self._identity is not None and self.replaced():
             # SQLite leaves a moved file's WAL where it is, and takes it for the WAL of what lies there now.

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Final
 
 from kvfs import database
+from kvfs.checkpoints import Checkpointer
 from kvfs.commits import Commits
 from kvfs.config import Config
 from kvfs.database import Database
@@ -109,6 +110,7 @@ class Engine:
         self._turn = turn
         self._openers = openers
         self._commits = Commits()
+        self._checkpointer = Checkpointer()
         self.config = config or Config()
         self.clock = clock
         self.queries = QueryLog(queries or query_log_in(paths.data_dir))
@@ -287,6 +289,7 @@ class Engine:
             self._names.clear()
         for opened in volumes:
             opened.close()
+        self._checkpointer.close()
         self.interrupter.close()
         self.queries.close()
 
@@ -365,6 +368,7 @@ class Engine:
             clock=self.clock,
             config=self.config,
             commits=self._commits,
+            checkpointer=self._checkpointer,
             turn=self._turn,
         )
         sql = None if got.file is None else self._sql(got.file, writer)

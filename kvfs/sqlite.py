@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -155,7 +155,7 @@ def _connected(
                     raise DatabaseError(f"Cannot use write-ahead logging for {path}: journal mode is {mode}")
                 # Opens the side files, if it was a new database: later, their names may be another's.
                 retry_busy(lambda: connection.pragma("schema_version"), deadline)
-            connection.wal_autocheckpoint(_WAL_BYTES // retry_busy(lambda: _page_bytes(connection), deadline))
+            connection.wal_autocheckpoint(retry_busy(lambda: long_log_frames(connection), deadline))
             connection.pragma("synchronous", synchronous)
             connection.pragma("foreign_keys", 1)
             connection.pragma("cache_size", -_CACHE_KIB)
@@ -449,20 +449,9 @@ def check(connection: apsw.Connection, *, quick: bool) -> list[str]:
     return [] if told == ["ok"] else told
 
 
-def watch_checkpoints(connection: apsw.Connection, watching: AbstractContextManager[None]) -> None:
-    """Checkpoint when the write-ahead log is large, as SQLite does by itself; but errors pass `watching`.
-
-    SQLite keeps them to itself, since the commit that came before is durable: it copies all of it again then.
-    """
-    most_frames = _WAL_BYTES // _page_bytes(connection)
-
-    def committed(connection: apsw.Connection, _name: str, frames: int) -> int:
-        if frames >= most_frames:
-            with suppress(apsw.Error), watching:
-                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        return apsw.SQLITE_OK
-
-    connection.set_wal_hook(committed)
+def long_log_frames(connection: apsw.Connection) -> int:
+    """With how many frames a write-ahead log is to be checkpointed."""
+    return _WAL_BYTES // _page_bytes(connection)
 
 
 def files_of(path: str) -> list[str]:

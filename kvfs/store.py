@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
+from kvfs.checkpoints import Checkpoints
 from kvfs.doubt import Doubt
 from kvfs.imports import LastImport
 from kvfs.model import Entry, FileValue, KeyState, Op, Value
@@ -97,6 +98,10 @@ class Volume(Protocol):
     @property
     def doubt(self) -> Doubt:
         """Whether a sync has failed; all that syncs notes it there."""
+
+    @property
+    def checkpoints(self) -> Checkpoints | None:
+        """When its write-ahead log is to be copied; None as long as it has none."""
 
     @property
     def in_transaction(self) -> bool:

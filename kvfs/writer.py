@@ -32,6 +32,7 @@ from queue import SimpleQueue
 from typing import Any, Final, Generic, TypeVar
 
 from kvfs import sqlite
+from kvfs.checkpoints import Checkpointer
 from kvfs.commits import Commits
 from kvfs.config import Config
 from kvfs.errors import (
@@ -143,9 +144,11 @@ class Writer:
         clock: Clock,
         config: Config,
         commits: Commits,
+        checkpointer: Checkpointer,
         turn: Turn | None = None,
     ) -> None:
         self._commits = commits
+        self._checkpointer = checkpointer
         self._volume = volume
         self._clock = clock
         self._config = config
@@ -418,6 +421,9 @@ class Writer:
         began = time.monotonic()
         self._volume.commit()
         self._commits.add(writes=writes, duration_s=time.monotonic() - began)
+        checkpoints = self._volume.checkpoints
+        if checkpoints is not None and checkpoints.take_due():
+            self._checkpointer.ask(checkpoints)
 
     def _gather(self) -> tuple[list[_Job[Any]], _Answers]:
         """The jobs of the next batch, up to its bounds, which from here on cannot be cancelled.

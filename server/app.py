@@ -251,7 +251,7 @@ def _let_go(error: BaseException | None) -> None:
         error = error.__context__
 
 
-def _turns(loop: asyncio.AbstractEventLoop) -> Turn:
+def turns_of(loop: asyncio.AbstractEventLoop) -> Turn:
     """Has steps taken in turns of the loop, which need not be woken by its own thread."""
     here = threading.get_ident()
 
@@ -279,7 +279,7 @@ async def serve(settings: Settings, announce: Callable[[str], None], worker: Wor
     gate = _gate(settings.tokens, paths, loop)
     if worker is not None:
         worker.heed()
-    engine = Engine(paths, config=settings.config, turn=_turns(loop))
+    engine = Engine(paths, config=settings.config, turn=turns_of(loop))
     try:
         app = App(engine, loop, settings, gate, worker)
         log = AccessLog(sys.stdout.buffer) if settings.access_log else None

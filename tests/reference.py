@@ -62,6 +62,7 @@ class ReferenceVolume:
         self.content = Content(logs, dict(before.answers), dict(before.standings), dict(before.imports))
 
     in_transaction = True
+    checkpoints = None
 
     def commit(self) -> None:
         self.committed = self.content

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from kvfs import idempotency, pruning, sqlite, verification
+from kvfs.checkpoints import Checkpoints
 from kvfs.config import Config
 from kvfs.directory import backup, files
 from kvfs.directory.batch import Batch, close_value, read_file, upload
@@ -70,6 +71,7 @@ class DirectoryStore:
         # Guards the step from not being there to being there, which an upload may take too.
         self._opening = threading.Lock()
         self._folder: Folder | None = None
+        self.checkpoints: Checkpoints | None = None
         self._watching: _Watching | None = None
         self._recording: Recording | None = None
         # What the writer is at: the writer's alone.
@@ -447,6 +449,8 @@ class DirectoryStore:
     def close(self) -> None:
         if self._recording is not None:
             self._recording.close()
+        if self.checkpoints is not None:
+            self.checkpoints.close()
         if self._folder is not None:
             self._folder.close()
 
@@ -476,7 +480,8 @@ class DirectoryStore:
         with self._opening:
             if self._folder is None:
                 self._folder = Folder(self._db, self.name, self._config)
-                sqlite.watch_checkpoints(self._folder.state.connection, self.doubt)
+                state = self._folder.state
+                self.checkpoints = Checkpoints(state.connection, state.log_readers, self.doubt)
                 self.doubt.look()
                 self._begin_recording(self._folder)
             return self._folder
