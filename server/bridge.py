@@ -25,6 +25,7 @@ from kvfs.handle import Handle
 from kvfs.model import Entry, FileValue, Outcome, Write
 from kvfs.pending import Pending
 from server.pool import NOBODY, FairPool
+from server.reply import send_file
 
 T = TypeVar("T")
 
@@ -145,9 +146,9 @@ class Bridge:
         """The result of what waits in a writer's queue."""
         return await self._outcome(pending, deadline)
 
-    async def read_chunk(self, file: FileValue, offset: int, length: int) -> bytes:
-        """A piece of a file; shorter only where the file ends."""
-        return await self.run(partial(file.read, offset, length), None)
+    async def send_file(self, connected: int, file: FileValue, stretch: range) -> tuple[range, bytes]:
+        """As `reply.send_file`."""
+        return await self.run(partial(send_file, connected, file, stretch), None)
 
     # --- writes -------------------------------------------------------------------------------------------
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Final
 
@@ -27,13 +30,15 @@ _STATUS_LINES: Final = {
 }
 _BODILESS: Final = frozenset({204, 304})
 _ONE_WRITE_BYTES: Final = 64 * 1024
-_CHUNK_BYTES: Final = 256 * 1024
+_PIECE_BYTES: Final = 64 * 1024
+# The connection takes no more now; the file system, or what the connection is, has no such call.
+_NOT_SENT_BY_KERNEL: Final = frozenset({errno.EAGAIN, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 
 NextPiece = Callable[[], Awaitable[bytes | None]]
 """Makes the next piece of an answer, without blocking the loop; None at its end."""
 
-ReadChunk = Callable[[FileValue, int, int], Awaitable[bytes]]
-"""Reads from a file, at an offset, so many bytes, without blocking the loop."""
+SendFile = Callable[[int, FileValue, range], Awaitable[tuple[range, bytes]]]
+"""Does `send_file` without blocking the loop."""
 
 
 class Reply:
@@ -125,12 +130,12 @@ class FileReply(Reply):
         content_type: str,
         headers: str,
         *,
-        read: ReadChunk,
+        send_file: SendFile,
     ) -> None:
         super().__init__(status, b"", content_type, headers)
         self._file = file
         self._stretch = stretch
-        self._read = read
+        self._send_file = send_file
 
     @property
     def size(self) -> int:
@@ -140,34 +145,36 @@ class FileReply(Reply):
         with self._file:
             if not request.keep_alive:
                 self.keep_alive = False
-            request.transport.write(self._head(request))
-            if not self._bodiless(request):
-                await self._send_body(request)
+            head = self._head(request)
+            if self._bodiless(request) or not self._stretch:
+                request.transport.write(head)
+            else:
+                await self._send_body(request, head)
             if self.then is not None:
                 self.then()
 
-    async def _send_body(self, request: Request) -> None:
-        offset, end = self._stretch.start, self._stretch.stop
-        while offset < end:
-            try:
-                chunk = await self._read(self._file, offset, min(_CHUNK_BYTES, end - offset))
-            except OSError as exc:
-                _LOG.warning(
-                    "a file could not be read on: %s", exc.strerror, extra=of_request(self.request_id)
-                )
-                chunk = b""
-            else:
-                if not chunk:
-                    _LOG.warning("a file became shorter while it was sent", extra=of_request(self.request_id))
-            transport = request.transport
-            if not chunk:
-                transport.abort()
-                raise ConnectionResetError("the value cannot be sent whole")
-            transport.write(chunk)
-            offset += len(chunk)
-            self.sent += len(chunk)
+    async def _send_body(self, request: Request, head: bytes) -> None:
+        transport = request.transport
+        with _unless_broken(request, self.request_id):
+            # Of its own: a connection that is lost is closed, and its descriptor may then be that of another.
+            connected = os.dup(transport.get_extra_info("socket").fileno())
+        try:
+            # Nothing must wait in the transport while something is sent past it.
+            transport.set_write_buffer_limits(high=0)
+            transport.write(head)
+            left = self._stretch
+            while left:
+                if request.protocol.writing_paused:
+                    await _drained(request)
+                with _unless_broken(request, self.request_id):
+                    left, piece = await self._send_file(connected, self._file, left)
+                self.sent = len(self._stretch) - len(left)
+                request.transport.write(piece)
             if request.protocol.writing_paused:
                 await _drained(request)
+            request.transport.set_write_buffer_limits()
+        finally:
+            os.close(connected)
 
 
 class StreamedReply(Reply):
@@ -216,6 +223,44 @@ class StreamedReply(Reply):
                 raise ConnectionResetError("the answer cannot be sent whole") from exc
         if chunked:
             request.transport.write(b"0\r\n\r\n")
+
+
+def send_file(connected: int, file: FileValue, stretch: range) -> tuple[range, bytes]:
+    """Send of a stretch of a file what a connection takes without a wait; this may wait for the disk.
+
+    The stretch that is left, and the piece before it, which is to be written when the connection takes more.
+    Raises `EOFError` where the file is shorter, `ConnectionError`, `OSError`.
+    """
+    offset, end = stretch.start, stretch.stop
+    try:
+        while offset < end:
+            sent = os.sendfile(connected, file.fd, offset, end - offset)
+            if not sent:
+                raise EOFError
+            offset += sent
+    except OSError as exc:
+        if exc.errno not in _NOT_SENT_BY_KERNEL:
+            raise
+    piece = file.read(offset, min(_PIECE_BYTES, end - offset))
+    if offset < end and not piece:
+        raise EOFError
+    return range(offset + len(piece), end), piece
+
+
+@contextmanager
+def _unless_broken(request: Request, request_id: str) -> Iterator[None]:
+    """Break the connection where a value cannot be sent whole, and say why."""
+    try:
+        yield
+        return
+    except ConnectionError:
+        raise
+    except EOFError:
+        _LOG.warning("a file became shorter while it was sent", extra=of_request(request_id))
+    except OSError as exc:
+        _LOG.warning("a file could not be read on: %s", exc.strerror, extra=of_request(request_id))
+    request.transport.abort()
+    raise ConnectionResetError("the value cannot be sent whole")
 
 
 async def _drained(request: Request) -> None:

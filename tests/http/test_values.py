@@ -6,9 +6,10 @@ import base64
 import hashlib
 import json
 import os
+import socket
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
@@ -700,3 +701,22 @@ def test_keys_come_back_as_they_were_sent(store: Store) -> None:
     for key in ("é", "\u2028", '"\\', "\x01\x7f", "😀", "</script>"):
         assert store.put(key, b"1")["key"] == key
         assert store.ask("GET", key, "entry").done()["key"] == key
+
+
+def test_large_values_reach_slow_readers_whole_whoever_else_leaves(store: Store) -> None:
+    values = {f"k{number}": nasty.noise(3 * MIB, number) for number in range(4)}
+    for key, value in values.items():
+        store.put(key, value)
+    with ExitStack() as opened:
+        slow = {key: opened.enter_context(store.server.connect()) for key in values}
+        for connection in slow.values():
+            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+        for _ in range(3):
+            for key, connection in slow.items():
+                connection.send(request("GET", store.target(key)))
+                # Connections that come and go have their descriptors in between.
+                with store.server.connect() as leaving:
+                    leaving.send(request("GET", store.target("k0")))
+                    leaving.socket.recv(1000)
+            for key, connection in slow.items():
+                assert connection.answer().body == values[key]
