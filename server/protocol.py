@@ -29,6 +29,7 @@ _LOG = logging.getLogger("server")
 _LINGER_S: Final = 5.0
 _LINGERING: Final = 64
 _PROBES: Final = 3
+_UNSENT_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Protocol(web.RequestHandler):
     private; so pyproject.toml bounds its version, and tests/http goes through every branch.
     """
 
-    __slots__ = ("_answer", "_bounds", "_log", "_refuse", "listener")
+    __slots__ = ("_answer", "_bounds", "_log", "_refuse", "_server", "_unsent", "listener")
 
     def __init__(
         self,
@@ -83,6 +84,8 @@ class Protocol(web.RequestHandler):
         **kwargs: Any,
     ) -> None:
         super().__init__(manager, keepalive_timeout=bounds.keep_alive_s, **kwargs)
+        self._server = manager
+        self._unsent = b""
         self._bounds = bounds
         self._answer = answer
         self._refuse = refuse
@@ -137,6 +140,7 @@ class Protocol(web.RequestHandler):
         if not self._force_close:
             self._task_handler = None
             if self.transport is not None:
+                self.flush()
                 self.transport.close()
 
     async def _answer_next(self) -> tuple[Request, Reply]:
@@ -198,6 +202,26 @@ class Protocol(web.RequestHandler):
                 self._next_keepalive_close_time, self._process_keepalive
             )
 
+    # --- what goes out ------------------------------------------------------------------------------------
+
+    def write_soon(self, data: bytes) -> None:
+        """Write it at the end of this turn of the loop, or before anything else is written."""
+        if not self._unsent:
+            self._server.flush_soon(self)
+        self._unsent += data
+        if len(self._unsent) > _UNSENT_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write now what is to be written soon."""
+        data, self._unsent = self._unsent, b""
+        if data and self.transport is not None and not self.transport.is_closing():
+            self.transport.write(data)
+
+    def force_close(self) -> None:
+        self.flush()
+        super().force_close()
+
     # --- what comes in ------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
@@ -250,6 +274,7 @@ class Protocol(web.RequestHandler):
         if transport is None or self._force_close:
             return
         self._force_close = True  # whatever comes in is dropped
+        self.flush()
         transport.write_eof()
         transport.resume_reading()
         # Not `close`: that would wait for ever for a client that reads nothing.
@@ -262,6 +287,7 @@ class Server(web.Server):
     def __init__(self, answer: Answer, refuse: Refuse, bounds: Bounds, log: Log | None = None) -> None:
         # The loop over the requests is the protocol's: aiohttp's handler is never called.
         super().__init__(cast(Any, answer))
+        self._unflushed: list[Protocol] = []
         self._options: dict[str, Any] = {
             "loop": asyncio.get_running_loop(),
             "answer": answer,
@@ -275,6 +301,21 @@ class Server(web.Server):
 
     def __call__(self) -> web.RequestHandler:
         return Protocol(self, **self._options)
+
+    def flush_soon(self, connection: Protocol) -> None:
+        """Flush a connection at the end of this turn.
+
+        So the answers of one turn go out one right after the other. A client of many connections on this
+        machine is woken once for all of them, which costs as much as an answer itself.
+        """
+        if not self._unflushed:
+            self._loop.call_soon(self._flush)
+        self._unflushed.append(connection)
+
+    def _flush(self) -> None:
+        connections, self._unflushed = self._unflushed, []
+        for connection in connections:
+            connection.flush()
 
     async def finish(self, timeout_s: float) -> None:
         """Close what is idle, and wait for what is under way; nothing new may come any more.

@@ -76,19 +76,21 @@ class Reply:
         """Write it; raises `ConnectionError` where the client has gone, or does not take it."""
         if not request.keep_alive:
             self.keep_alive = False
-        transport = request.transport
+        protocol = request.protocol
+        request.check_connected()
         head = self._head(request)
         body = self.body
         if not body or self._bodiless(request):
-            transport.write(head)
+            protocol.write_soon(head)
         elif len(body) < _ONE_WRITE_BYTES:
-            transport.write(head + body)
+            protocol.write_soon(head + body)
             self.sent = len(body)
         else:
+            transport = request.transport
             transport.write(head)
             transport.write(body)
             self.sent = len(body)
-        if request.protocol.writing_paused:
+        if protocol.writing_paused:
             await _drained(request)
         if self.then is not None:
             self.then()

@@ -49,15 +49,17 @@ class Request:
 
     @property
     def transport(self) -> asyncio.Transport:
-        """The open connection; raises `ConnectionResetError` where it is not open any more."""
+        """The open connection, for writing at once; raises as `check_connected`."""
+        transport = self.check_connected()
+        self.protocol.flush()
+        return transport
+
+    def check_connected(self) -> asyncio.Transport:
+        """Raises `ConnectionResetError` where the connection is not open any more."""
         transport = self.protocol.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has gone")
         return transport
-
-    def check_connected(self) -> None:
-        """Raises `ConnectionResetError` where the connection is not open any more."""
-        _ = self.transport
 
     @property
     def remote(self) -> str:
