@@ -233,8 +233,7 @@ def table_put(bench: Bench) -> Figure:
 
 
 def table_put_etcd(bench: Bench) -> Figure:
-    theirs = [etcd_put(value, number) for value, number in _each()]
-    return bench.compare(Load(bench.kvfs.port, puts(bench.table)), Load(bench.etcd.port, theirs))
+    return bench.compare(kvfs_puts(bench), etcd_puts(bench))
 
 
 def lone_put(bench: Bench) -> Figure:
@@ -307,9 +306,21 @@ def workers(bench: Bench) -> Figure:
     return Figure(median(ratios), ratios, *map(median, sides))
 
 
-def p99(bench: Bench, requests: Callable[[str], Sequence[Request]]) -> Figure:
+def kvfs_gets(bench: Bench) -> Load:
+    return Load(bench.kvfs.port, gets(bench.table))
+
+
+def kvfs_puts(bench: Bench) -> Load:
+    return Load(bench.kvfs.port, puts(bench.table))
+
+
+def etcd_puts(bench: Bench) -> Load:
+    return Load(bench.etcd.port, [etcd_put(value, number) for value, number in _each()])
+
+
+def p99(bench: Bench, load_of: Callable[[Bench], Load]) -> Figure:
     """How long 99 of 100 answers take at half of the top rate, in milliseconds."""
-    load = Load(bench.kvfs.port, requests(bench.table), connections=64)
+    load = load_of(bench)._replace(connections=64)
     found, rates = [], []
     for _ in range(bench.rounds):
         top = bench.run(load)
@@ -375,13 +386,23 @@ LINES: Final = (
     Line("time of the last page of a million keys, of the first", list_pages, 1.3, at_most=True),
     Line("table GET by two workers, of one", workers, 1.3),
     Line(
-        "p99 of table GET at half of the top rate, ms", partial(p99, requests=gets), 5, at_most=True, digits=2
+        "p99 of table GET at half of the top rate, ms",
+        partial(p99, load_of=kvfs_gets),
+        5,
+        at_most=True,
+        digits=2,
     ),
     Line(
         "p99 of table PUT at half of the top rate, ms",
-        partial(p99, requests=puts),
+        partial(p99, load_of=kvfs_puts),
         10,
         at_most=True,
+        digits=2,
+    ),
+    Line(
+        "p99 of etcd's put at half of its top rate, ms",
+        partial(p99, load_of=etcd_puts),
+        needs=["etcd"],
         digits=2,
     ),
     Line("start to first answer, s", start, 0.6, at_most=True, short=True, digits=2),
