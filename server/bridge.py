@@ -25,7 +25,7 @@ from kvfs.handle import Handle
 from kvfs.model import Entry, FileValue, Outcome, Write
 from kvfs.pending import Pending
 from server.pool import NOBODY, FairPool
-from server.reply import send_file
+from server.sending import Sending
 
 T = TypeVar("T")
 
@@ -146,9 +146,9 @@ class Bridge:
         """The result of what waits in a writer's queue."""
         return await self._outcome(pending, deadline)
 
-    async def send_file(self, connected: int, file: FileValue, stretch: range) -> tuple[range, bytes]:
-        """As `reply.send_file`."""
-        return await self.run(partial(send_file, connected, file, stretch), None)
+    async def send(self, sending: Sending, stretch: range) -> tuple[range, bytes]:
+        """As `Sending.send`."""
+        return await self.run(partial(sending.send, stretch), None)
 
     # --- writes -------------------------------------------------------------------------------------------
 

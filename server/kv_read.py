@@ -126,7 +126,7 @@ def _value_reply(exchange: Exchange, entry: Entry, *, directory: bool) -> Reply:
     content_type = wire.content_type_header(entry.content_type)
     if isinstance(value, FileValue):
         whole = range(len(value)) if stretch is None else stretch
-        return FileReply(status, value, whole, content_type, headers, send_file=exchange.bridge.send_file)
+        return FileReply(status, value, whole, content_type, headers, send=exchange.bridge.send)
     body = value if stretch is None else value[stretch.start : stretch.stop]
     return Reply(status, body, content_type, headers)
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import os
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http import HTTPStatus
 from typing import Final
 
@@ -18,6 +16,7 @@ from kvfs.errors import KvfsError
 from kvfs.model import FileValue
 from server.logs import of_request
 from server.request import Request
+from server.sending import Sending
 
 _LOG = logging.getLogger("server.reply")
 
@@ -30,15 +29,12 @@ _STATUS_LINES: Final = {
 }
 _BODILESS: Final = frozenset({204, 304})
 _ONE_WRITE_BYTES: Final = 64 * 1024
-_PIECE_BYTES: Final = 64 * 1024
-# The connection takes no more now; the file system, or what the connection is, has no such call.
-_NOT_SENT_BY_KERNEL: Final = frozenset({errno.EAGAIN, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 
 NextPiece = Callable[[], Awaitable[bytes | None]]
 """Makes the next piece of an answer, without blocking the loop; None at its end."""
 
-SendFile = Callable[[int, FileValue, range], Awaitable[tuple[range, bytes]]]
-"""Does `send_file` without blocking the loop."""
+Send = Callable[[Sending, range], Awaitable[tuple[range, bytes]]]
+"""Does `Sending.send` without blocking the loop."""
 
 
 class Reply:
@@ -132,51 +128,62 @@ class FileReply(Reply):
         content_type: str,
         headers: str,
         *,
-        send_file: SendFile,
+        send: Send,
     ) -> None:
         super().__init__(status, b"", content_type, headers)
-        self._file = file
+        self._sending = Sending(file)
         self._stretch = stretch
-        self._send_file = send_file
+        self._send = send
 
     @property
     def size(self) -> int:
         return len(self._stretch)
 
     async def send(self, request: Request) -> None:
-        with self._file:
+        with closing(self._sending):
             if not request.keep_alive:
                 self.keep_alive = False
+            transport = request.transport
             head = self._head(request)
             if self._bodiless(request) or not self._stretch:
-                request.transport.write(head)
+                transport.write(head)
             else:
-                await self._send_body(request, head)
+                with self._unless_broken(request):
+                    self._sending.begin(transport.get_extra_info("socket").fileno())
+                # Nothing must wait in the transport while something is sent past it.
+                transport.set_write_buffer_limits(high=0)
+                transport.write(head)
+                await self._send_body(request)
+                request.transport.set_write_buffer_limits()
             if self.then is not None:
                 self.then()
 
-    async def _send_body(self, request: Request, head: bytes) -> None:
-        transport = request.transport
-        with _unless_broken(request, self.request_id):
-            # Of its own: a connection that is lost is closed, and its descriptor may then be that of another.
-            connected = os.dup(transport.get_extra_info("socket").fileno())
-        try:
-            # Nothing must wait in the transport while something is sent past it.
-            transport.set_write_buffer_limits(high=0)
-            transport.write(head)
-            left = self._stretch
-            while left:
-                if request.protocol.writing_paused:
-                    await _drained(request)
-                with _unless_broken(request, self.request_id):
-                    left, piece = await self._send_file(connected, self._file, left)
-                self.sent = len(self._stretch) - len(left)
-                request.transport.write(piece)
+    async def _send_body(self, request: Request) -> None:
+        left = self._stretch
+        while left:
             if request.protocol.writing_paused:
                 await _drained(request)
-            request.transport.set_write_buffer_limits()
-        finally:
-            os.close(connected)
+            with self._unless_broken(request):
+                left, piece = await self._send(self._sending, left)
+            self.sent = len(self._stretch) - len(left)
+            request.transport.write(piece)
+        if request.protocol.writing_paused:
+            await _drained(request)
+
+    @contextmanager
+    def _unless_broken(self, request: Request) -> Iterator[None]:
+        """Break the connection where the value cannot be sent whole, and say why."""
+        try:
+            yield
+            return
+        except ConnectionError:
+            raise
+        except EOFError:
+            _LOG.warning("a file became shorter while it was sent", extra=of_request(self.request_id))
+        except OSError as exc:
+            _LOG.warning("a file could not be read on: %s", exc.strerror, extra=of_request(self.request_id))
+        request.transport.abort()
+        raise ConnectionResetError("the value cannot be sent whole")
 
 
 class StreamedReply(Reply):
@@ -225,44 +232,6 @@ class StreamedReply(Reply):
                 raise ConnectionResetError("the answer cannot be sent whole") from exc
         if chunked:
             request.transport.write(b"0\r\n\r\n")
-
-
-def send_file(connected: int, file: FileValue, stretch: range) -> tuple[range, bytes]:
-    """Send of a stretch of a file what a connection takes without a wait; this may wait for the disk.
-
-    The stretch that is left, and the piece before it, which is to be written when the connection takes more.
-    Raises `EOFError` where the file is shorter, `ConnectionError`, `OSError`.
-    """
-    offset, end = stretch.start, stretch.stop
-    try:
-        while offset < end:
-            sent = os.sendfile(connected, file.fd, offset, end - offset)
-            if not sent:
-                raise EOFError
-            offset += sent
-    except OSError as exc:
-        if exc.errno not in _NOT_SENT_BY_KERNEL:
-            raise
-    piece = file.read(offset, min(_PIECE_BYTES, end - offset))
-    if offset < end and not piece:
-        raise EOFError
-    return range(offset + len(piece), end), piece
-
-
-@contextmanager
-def _unless_broken(request: Request, request_id: str) -> Iterator[None]:
-    """Break the connection where a value cannot be sent whole, and say why."""
-    try:
-        yield
-        return
-    except ConnectionError:
-        raise
-    except EOFError:
-        _LOG.warning("a file became shorter while it was sent", extra=of_request(request_id))
-    except OSError as exc:
-        _LOG.warning("a file could not be read on: %s", exc.strerror, extra=of_request(request_id))
-    request.transport.abort()
-    raise ConnectionResetError("the value cannot be sent whole")
 
 
 async def _drained(request: Request) -> None:
