@@ -6,9 +6,9 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from kvfs import catalog
 from kvfs.client import records
@@ -24,6 +24,8 @@ from kvfs.sql.query_log import Entry
 from server import query_forms, upkeep
 
 T = TypeVar("T")
+
+_LOOK_EVERY_S: Final = 0.05
 
 
 class LocalDatabases:
@@ -160,7 +162,11 @@ def _interruptible(engine: Engine, work: Callable[[], T]) -> T:
     before = signal.signal(signal.SIGINT, interrupt)
     try:
         with ThreadPoolExecutor(1) as threads:
-            return threads.submit(work).result()
+            working = threads.submit(work)
+            # A signal that comes just before this thread begins to wait does not end the wait.
+            while not working.done():
+                wait([working], timeout=_LOOK_EVERY_S)
+            return working.result()
     finally:
         signal.signal(signal.SIGINT, before)
         if interrupted:

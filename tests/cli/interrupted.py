@@ -24,11 +24,15 @@ def _ended(path: str) -> bool:
     with closing(LocalDatabases("", timeout_s=200, state_dir=None)) as databases:
         database = databases.database(path)
         threads = threading.active_count() + 1
-        threading.Thread(target=_interrupt_when_a_thread_begins, args=(threads,)).start()
+        interrupting = threading.Thread(target=_interrupt_when_a_thread_begins, args=(threads,))
+        interrupting.start()
         try:
             database.execute(ENDLESS)
         except KeyboardInterrupt:
             return True
+        finally:
+            # The next one counts threads too.
+            interrupting.join()
         return False
 
 
