@@ -102,8 +102,9 @@ class TableStore(SelfContained):
             f" WHERE {{range}} AND {_LIVE} ORDER BY key LIMIT :limit OFFSET :offset"
         )
         self.count_sql = f"SELECT count(*) FROM {table} WHERE {{range}} AND {_LIVE}"
-        # Whether a reader has found table and log.
+        # Whether a reader has found table and log, and by which schema all that belongs to them.
         self._known = False
+        self._complete_at = -1
         # Whether they are there, as this batch found it, and the schema that it knows of: the writer's.
         self._there = False
         self._schema_version = -1
@@ -310,11 +311,16 @@ class TableStore(SelfContained):
 
         Raises `Unsettled` where the writer must first log what was done to it unseen.
         """
-        exists = has_table(connection, self.name)
         logged = self._log.log_id(connection) is not None
+        version = _schema_version(connection)
+        if logged and version == self._complete_at:
+            return True
+        exists = has_table(connection, self.name)
         if logged and not self._database.readonly and not (exists and self._triggers.installed(connection)):
             raise Unsettled
         self._known = exists and logged
+        if self._known:
+            self._complete_at = version
         return self._known
 
     def _look(self) -> bool:
