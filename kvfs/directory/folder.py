@@ -156,12 +156,16 @@ class Folder:
         with self._or_undone("recover the folder's files"), sqlite.errors("recover"):
             seq, _ = state.log.tail(state.connection)
             state.check_tail(seq)
-            if light and state.index.applied_seq < seq:
+            if state.index.applied_seq == seq and not self.behind:
+                return
+            if light:
                 raise TooHeavy
             if state.index.applied_seq < 0:
                 recovery.rebuild(state, self.tree, applied=applied)
-            elif state.index.applied_seq < seq or self.behind:
+            else:
                 recovery.recover(state, self.tree)
+            # Not with what comes next: if that failed, the index would not know of the files put in place.
+            state.commit_and_begin()
             self.behind = False
 
     @contextmanager

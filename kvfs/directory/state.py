@@ -282,6 +282,15 @@ class State:
         self.index.commit(applied_seq)
         fcntl.flock(self._lock, fcntl.LOCK_UN)
 
+    def commit_and_begin(self) -> None:
+        """Commit log and index, whose ops are all in their files, and begin again; the lock stays."""
+        seq, _ = self.log.tail(self._writing)
+        self.commit_log()
+        self.index.commit(seq)
+        with sqlite.errors("begin in the op-log"):
+            self._writing.execute("BEGIN IMMEDIATE")
+        self.index.begin()
+
     def rollback(self) -> None:
         """Forget what was not committed; let go of the lock."""
         if self._writing.in_transaction:

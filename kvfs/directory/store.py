@@ -194,7 +194,8 @@ class DirectoryStore:
                 raise TooHeavy
             self._come_into_being()
         if self._folder is not None:
-            self._folder.begin(light=light)
+            with self.doubt:
+                self._folder.begin(light=light)
             self._batch = Batch(self._folder, self._config, light=light)
 
     @property

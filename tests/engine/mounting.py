@@ -53,5 +53,20 @@ def mounted(path: Path, *, mib: int) -> Iterator[Disk]:
         subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
+@contextmanager
+def immovable(path: Path) -> Iterator[None]:
+    """A file that nothing can be put in the place of, from here to the end; skips where that cannot be."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a file")
+    try:
+        _mount("--bind", str(path), str(path))
+    except subprocess.CalledProcessError as exc:
+        pytest.skip(f"cannot mount a file here: {exc.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
 def _mount(*arguments: str) -> None:
     subprocess.run(["mount", *arguments], capture_output=True, text=True, check=True)
