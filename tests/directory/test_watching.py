@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -381,7 +382,7 @@ def test_a_watcher_that_hears_nothing_of_new_folders_begins_anew(tmp_path: Path)
     with _with_few_watches(folder, enough_for_folder_and_cookies, scan_interval_s=3) as program:
         eventually(lambda: program.look() == "watching", WITHIN_S, "the watcher watches")
         (folder / "unwatched").mkdir()
-        numbers = iter(range(10_000))
+        numbers = itertools.count()
 
         def fails() -> bool:
             (folder / "unwatched" / str(next(numbers))).touch()
