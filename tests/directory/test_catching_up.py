@@ -19,6 +19,9 @@ from tests.directory.served import WITHIN_S, Folder, Server, load
 from tests.invariants import Logged
 from tests.polling import eventually
 
+# A disk may stall for long, and what is edited is written.
+pytestmark = pytest.mark.timeout(240)
+
 FILES = 500
 FOLDERS = 40
 MINE = 120

@@ -18,6 +18,9 @@ from tests.directory.served import TABLE, Folder, Load, Server, load
 from tests.invariants import Logged
 from tests.serving import ROOT
 
+# A disk may stall for long, and what is edited is written.
+pytestmark = pytest.mark.timeout(240)
+
 SEED = 7
 EDITED = 12
 ROUNDS = 15
